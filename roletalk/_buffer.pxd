@@ -1,0 +1,14 @@
+cdef class WriteBuffer:
+    """A growable byte buffer that owns its memory."""
+
+    cdef:
+        char* data                   # owned; moves when reserve() grows it
+        Py_ssize_t size              # bytes written
+        Py_ssize_t capacity
+
+    # A pointer to `n` writable bytes after the written ones, which become part of them.
+    # Borrowed: valid until the next append(), clear() or release().
+    cdef char* append(self, Py_ssize_t n) except NULL
+    cdef void consume(self, Py_ssize_t n) noexcept    # drops the first n bytes, n <= size
+    cdef void clear(self) noexcept                    # size = 0, memory kept
+    cdef void release(self) noexcept                  # size = 0, memory given back

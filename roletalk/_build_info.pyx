@@ -1,0 +1,9 @@
+"""What the extension modules were compiled against.
+
+It cimports nothing, so it can be imported before anything is known to fit.
+"""
+
+cdef extern from *:
+    const char* ROLETALK_BUILT_PICOWS
+
+PICOWS = ROLETALK_BUILT_PICOWS.decode("ascii")

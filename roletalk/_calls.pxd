@@ -1,0 +1,61 @@
+from libc.stdint cimport uint64_t
+
+# WAITING ──settle()──▶ ANSWERED | FAILED
+#    └──────forget()──▶ FORGOTTEN
+cdef enum CallState:
+    WAITING
+    ANSWERED
+    FAILED
+    FORGOTTEN
+
+
+cdef class Waiter:
+    """An entry of the call table, and the future-like object that a task waits on."""
+
+    cdef:
+        CallTable table                # None once it is out of the table
+        uint64_t correlation
+        double deadline                # s on the monotonic clock; infinity: none
+        double sent_at                 # s
+        CallState state
+        bint ignore_close              # stays when the unit goes, until its deadline
+        bint blocking                  # asyncio's `_asyncio_future_blocking`
+        object outcome                 # a Context, or the exception
+        object loop
+        object role, event             # for errors
+        object wakeup                  # of the task that waits, and its contextvars.Context
+        object context
+
+    # `direct`: no task is current, so the waiting one may be stepped at once.
+    cdef int settle(self, CallState state, object outcome, bint direct) except -1
+    cdef int forget(self) except -1
+
+
+cdef class CallTable:
+    """What one unit has been asked and has not answered: slots indexed by correlation."""
+
+    cdef:
+        list slots                     # a power of two of them; Waiter or None
+        uint64_t mask
+        uint64_t next
+        readonly Py_ssize_t used
+        Py_ssize_t limit
+        readonly double earliest       # s, no deadline is before it
+
+    cdef uint64_t add(self, Waiter waiter) except 0
+    cdef Waiter take(self, uint64_t correlation)
+    cdef int discard(self, Waiter waiter) except -1
+    cdef int _grow(self) except -1
+
+
+cdef class Call:
+    """What `request` returns: awaitable once, and good wherever a coroutine is."""
+
+    cdef:
+        Waiter waiter                  # None once its result was delivered
+        object error                   # what the first step raises
+
+
+cdef Waiter new_waiter(object loop, double sent_at, double deadline, object role, object event)
+cdef Call new_call(Waiter waiter)
+cdef Call failed_call(object error)

@@ -1,0 +1,379 @@
+"""Pending requests: their slots, their deadlines and what the caller awaits.
+
+A `Call` is a coroutine to asyncio (it works in `await`, `create_task`, `gather`, `wait_for` ...), and
+yields a `Waiter`, which is a future to the task that steps it.  The answer steps that task directly
+where no other task is current; anywhere else by `call_soon`.
+"""
+
+import asyncio
+import collections.abc
+
+from cpython.list cimport PyList_GET_ITEM
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+cimport cython
+
+from ._debug cimport COUNT_CALL, COUNT_WAITER, DEBUG, count, now
+from ._wire cimport CORRELATION_BITS
+
+from .errors import RequestTimeout, WouldBlock
+
+cdef double INFINITE = float("inf")
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context)
+    int PyContext_Exit(object context)
+    void PyErr_Clear()
+    void PyErr_SetObject(object type, object value)
+    void PyErr_SetNone(object type)
+    void PyErr_SetString(object type, const char* text)
+
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    ctypedef PySendResult (*sendfunc)(PyObject*, PyObject*, PyObject**) noexcept
+    ctypedef PyObject* (*iternextfunc)(PyObject*) noexcept
+    ctypedef struct PyAsyncMethods:
+        sendfunc am_send
+    ctypedef struct PyTypeObject:
+        PyAsyncMethods* tp_as_async
+        iternextfunc tp_iternext
+
+
+@cython.final
+@cython.freelist(512)
+cdef class Waiter:
+    def __cinit__(self):
+        if DEBUG:
+            count(COUNT_WAITER, 1)
+
+    def __dealloc__(self):
+        if DEBUG:
+            count(COUNT_WAITER, -1)
+
+    cdef int settle(self, CallState state, object outcome, bint direct) except -1:
+        if self.state != WAITING:
+            return 0
+        self.state = state
+        self.outcome = outcome
+        self.table = None
+        wakeup, context = self.wakeup, self.context
+        self.wakeup = self.context = None
+        if wakeup is None:
+            return 0
+        if direct:
+            if PyContext_Enter(context) == 0:
+                try:
+                    wakeup(self)
+                except BaseException as exc:
+                    # A task lets only KeyboardInterrupt and SystemExit out: they belong to the loop.
+                    self.loop.call_soon(_raise, exc)
+                finally:
+                    PyContext_Exit(context)
+                return 0
+            # The context is entered further up the stack already.
+            PyErr_Clear()
+        self.loop.call_soon(wakeup, self, context=context)
+        return 0
+
+    cdef int forget(self) except -1:
+        if self.table is not None:
+            self.table.discard(self)
+        return self.settle(FORGOTTEN, None, False)
+
+    # ---- what a task asks of a future ----------------------------------------------------------------
+
+    @property
+    def _asyncio_future_blocking(self):
+        return self.blocking
+
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, bint value):
+        self.blocking = value
+
+    def get_loop(self):
+        return self.loop
+
+    def add_done_callback(self, callback, *, context=None):
+        if self.wakeup is not None:
+            raise RuntimeError("a request is awaited by one task at a time")
+        if context is None:
+            import contextvars
+            context = contextvars.copy_context()
+        if self.state != WAITING:
+            self.loop.call_soon(callback, self, context=context)
+        else:
+            self.wakeup = callback
+            self.context = context
+
+    def remove_done_callback(self, callback):
+        if self.wakeup == callback:
+            self.wakeup = self.context = None
+            return 1
+        return 0
+
+    def done(self):
+        return self.state != WAITING
+
+    def cancelled(self):
+        return self.state == FORGOTTEN
+
+    def cancel(self, msg=None):
+        if self.state != WAITING:
+            return False
+        self.forget()
+        return True
+
+    def result(self):
+        # The value itself is delivered by the Call; the task only asks whether to throw.
+        if self.state == FORGOTTEN:
+            raise asyncio.CancelledError
+
+    def exception(self):
+        return None
+
+
+cdef Waiter new_waiter(object loop, double sent_at, double deadline, object role, object event):
+    cdef Waiter self = Waiter.__new__(Waiter)
+    self.loop = loop
+    self.sent_at = sent_at
+    self.deadline = deadline
+    self.role = role
+    self.event = event
+    return self
+
+
+@cython.final
+cdef class CallTable:
+    def __init__(self, Py_ssize_t limit):
+        self.slots = []
+        self.next = 1
+        self.limit = limit
+        self.earliest = INFINITE
+
+    cdef uint64_t add(self, Waiter waiter) except 0:
+        cdef uint64_t correlation
+        if self.used >= self.limit:
+            raise WouldBlock(f"{self.used} requests are pending on this unit already")
+        if 2 * self.used >= len(self.slots):
+            self._grow()
+        while True:
+            correlation = self.next
+            self.next += 1
+            if self.next >> CORRELATION_BITS:
+                self.next = 1
+            if <object>PyList_GET_ITEM(self.slots, <Py_ssize_t>(correlation & self.mask)) is None:
+                break
+        self.slots[<Py_ssize_t>(correlation & self.mask)] = waiter
+        self.used += 1
+        waiter.correlation = correlation
+        waiter.table = self
+        if waiter.deadline < self.earliest:
+            self.earliest = waiter.deadline
+        return correlation
+
+    cdef int _grow(self) except -1:
+        cdef:
+            Py_ssize_t size = 2 * len(self.slots) or 16
+            list slots = [None] * size
+            Waiter waiter
+        # Correlations that differ in the low bits still differ with one bit more: no two collide.
+        for entry in self.slots:
+            if entry is not None:
+                waiter = <Waiter>entry
+                slots[<Py_ssize_t>(waiter.correlation & <uint64_t>(size - 1))] = waiter
+        self.slots = slots
+        self.mask = size - 1
+        return 0
+
+    cdef Waiter take(self, uint64_t correlation):
+        cdef Waiter waiter
+        if self.used == 0:
+            return None
+        entry = <object>PyList_GET_ITEM(self.slots, <Py_ssize_t>(correlation & self.mask))
+        if entry is None:
+            return None
+        waiter = <Waiter>entry
+        if waiter.correlation != correlation:
+            return None
+        self.discard(waiter)
+        return waiter
+
+    cdef int discard(self, Waiter waiter) except -1:
+        self.slots[<Py_ssize_t>(waiter.correlation & self.mask)] = None
+        self.used -= 1
+        waiter.table = None
+        return 0
+
+    def expire(self, double at):
+        """Fail what is due at `at`; returns how many. `earliest` is exact afterwards."""
+        cdef:
+            Py_ssize_t expired = 0
+            double earliest = INFINITE
+            Waiter waiter
+        for entry in self.slots:
+            if entry is None:
+                continue
+            waiter = <Waiter>entry
+            if waiter.deadline <= at:
+                self.discard(waiter)
+                error = RequestTimeout(
+                    f"no answer to {waiter.event!r} of role {waiter.role!r} within "
+                    f"{waiter.deadline - waiter.sent_at:g} s"
+                )
+                error.role = waiter.role
+                error.event = waiter.event
+                waiter.settle(FAILED, error, False)
+                expired += 1
+            elif waiter.deadline < earliest:
+                earliest = waiter.deadline
+        self.earliest = earliest
+        return expired
+
+    def fail_all(self, make_error, *, bint and_ignoring=False):
+        """Fail what is pending with ``make_error(role, event)``; returns how many.
+
+        Requests that ignore the closing of their unit stay, unless `and_ignoring`.
+        """
+        cdef:
+            Py_ssize_t failed = 0
+            Waiter waiter
+        for entry in list(self.slots):
+            if entry is not None:
+                waiter = <Waiter>entry
+                if waiter.ignore_close and not and_ignoring:
+                    continue
+                self.discard(waiter)
+                waiter.settle(FAILED, make_error(waiter.role, waiter.event), False)
+                failed += 1
+        return failed
+
+
+@cython.final
+@cython.freelist(512)
+cdef class Call:
+    """A request on its way. Await it once: the reply's `Context`, or what went wrong."""
+
+    __name__ = "request"
+    __qualname__ = "Destination.request"
+
+    def __cinit__(self):
+        if DEBUG:
+            count(COUNT_CALL, 1)
+
+    def __dealloc__(self):
+        if DEBUG:
+            count(COUNT_CALL, -1)
+
+    def __del__(self):
+        # Dropped without having been awaited: nobody will ask for the answer.
+        if self.waiter is not None and self.waiter.state == WAITING:
+            self.waiter.forget()
+
+    def __await__(self):
+        return self
+
+    # The slots of __next__ and am_send are set below: a value is returned without a StopIteration
+    # being raised in Python, and no traceback entry is made.
+    def __next__(self):
+        raise AssertionError("replaced when the module is loaded")
+
+    def send(self, value):
+        cdef PyObject* result = NULL
+        cdef PySendResult status = _step(self, &result)
+        if status == PYGEN_ERROR:
+            _reraise()
+        value = <object>result
+        _decref(result)
+        if status == PYGEN_RETURN:
+            raise StopIteration(value)
+        return value
+
+    def throw(self, type, value=None, traceback=None):
+        self.close()
+        if value is None:
+            value = type() if isinstance(type, _type) else type
+        if traceback is not None:
+            value = value.with_traceback(traceback)
+        raise value
+
+    def close(self):
+        waiter, self.waiter, self.error = self.waiter, None, None
+        if waiter is not None and (<Waiter>waiter).state == WAITING:
+            (<Waiter>waiter).wakeup = None
+            (<Waiter>waiter).forget()
+
+
+_type = type
+collections.abc.Coroutine.register(Call)
+
+
+cdef extern from *:
+    """
+    static int roletalk_reraise(void) { return -1; }
+    """
+    int _reraise "roletalk_reraise"() except -1
+    void _decref "Py_DECREF"(PyObject*)
+
+
+cdef PySendResult _step(Call self, PyObject** result) noexcept:
+    cdef Waiter waiter = self.waiter
+    if waiter is None:
+        error, self.error = self.error, None
+        if error is not None:
+            PyErr_SetObject(type(error), error)
+        else:
+            PyErr_SetString(RuntimeError, b"this request was awaited already")
+        return PYGEN_ERROR
+    if waiter.state == WAITING:
+        waiter.blocking = True
+        Py_INCREF(waiter)
+        result[0] = <PyObject*>waiter
+        return PYGEN_NEXT
+    self.waiter = None
+    value = waiter.outcome
+    waiter.outcome = None
+    if waiter.state == ANSWERED:
+        Py_INCREF(value)
+        result[0] = <PyObject*>value
+        return PYGEN_RETURN
+    if waiter.state == FAILED:
+        PyErr_SetObject(type(value), value)
+    else:
+        PyErr_SetNone(asyncio.CancelledError)
+    return PYGEN_ERROR
+
+
+cdef PySendResult _am_send(PyObject* self, PyObject* value, PyObject** result) noexcept:
+    return _step(<Call>self, result)
+
+
+cdef PyObject* _iternext(PyObject* self) noexcept:
+    cdef PyObject* result = NULL
+    cdef PySendResult status = _step(<Call>self, &result)
+    if status == PYGEN_RETURN:
+        PyErr_SetObject(StopIteration, <object>result)
+        _decref(result)
+        return NULL
+    return result if status == PYGEN_NEXT else NULL
+
+
+(<PyTypeObject*>Call).tp_as_async.am_send = _am_send
+(<PyTypeObject*>Call).tp_iternext = _iternext
+
+
+cdef Call new_call(Waiter waiter):
+    cdef Call self = Call.__new__(Call)
+    self.waiter = waiter
+    return self
+
+
+cdef Call failed_call(object error):
+    cdef Call self = Call.__new__(Call)
+    self.error = error
+    return self
+
+
+def _raise(exc):
+    raise exc

@@ -1,0 +1,27 @@
+#ifndef ROLETALK_CLOCK_H
+#define ROLETALK_CLOCK_H
+
+/* Seconds on a monotonic clock, with no system call where the platform has a vDSO. */
+
+#ifdef _WIN32
+#include <windows.h>
+static inline double roletalk_now(void) {
+    LARGE_INTEGER frequency, count;
+    QueryPerformanceFrequency(&frequency);
+    QueryPerformanceCounter(&count);
+    return (double)count.QuadPart / (double)frequency.QuadPart;
+}
+#else
+#include <time.h>
+static inline double roletalk_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+#endif
+
+#ifndef ROLETALK_DEBUG
+#define ROLETALK_DEBUG 0
+#endif
+
+#endif

@@ -1,0 +1,35 @@
+from libc.stdint cimport uint8_t, uint64_t
+
+
+cdef class Responder:
+    """Who a context came from and who takes its answer: the base of a unit."""
+
+    # `connection`: the one that the request came in on, preferred for the answer.
+    cdef int answer(self, RequestContext context, uint8_t kind, object value) except -1
+
+
+cdef class Context:
+    cdef:
+        readonly Responder unit
+        readonly bytes raw
+        readonly str role
+        readonly str event
+        readonly str kind              # "message", "request", "reply", "readable" or "writable"
+        readonly double _rtt
+        uint8_t _datatype
+        bint _decoded
+        object _data
+
+
+cdef class RequestContext(Context):
+    cdef:
+        object connection              # the one that the request came in on
+        uint64_t correlation
+        uint8_t correlation_size       # bytes that it took on the wire
+        readonly bint answered
+
+    cdef int finish(self, uint8_t kind, object value) except -1
+
+
+cdef void fill(Context context, Responder unit, str kind, object role, object event, uint8_t datatype,
+               bytes raw)

@@ -1,0 +1,121 @@
+"""What handlers are called with and what requests return."""
+
+import msgspec
+
+from ._codec cimport decode
+from ._debug cimport COUNT_CONTEXT, DEBUG, count
+from ._wire cimport DATA_BINARY, DATA_OBJECT, MSG_REJECT, MSG_RESOLVE
+
+from ._wire import DataType
+from .errors import BadPayload
+
+cdef tuple _DATA_TYPES = tuple(DataType)
+
+
+cdef class Responder:
+    cdef int answer(self, RequestContext context, uint8_t kind, object value) except -1:
+        raise AssertionError("overridden by whoever takes answers")
+
+
+cdef class Context:
+    """A message that came in: to a handler, or as the reply to a request.
+
+    `data` is decoded when it is first read; `raw` is the payload as it came.  `rtt` is the time from
+    writing the request to reading its reply in seconds, ``None`` but on replies.
+    """
+
+    def __cinit__(self):
+        self._rtt = -1.0
+        if DEBUG:
+            count(COUNT_CONTEXT, 1)
+
+    def __dealloc__(self):
+        if DEBUG:
+            count(COUNT_CONTEXT, -1)
+
+    @property
+    def data(self):
+        """The payload's value. Raises `BadPayload` when it does not decode (docs/protocol.md, section 2).
+
+        May be set, for what is called later (a middleware may replace it).
+        """
+        if not self._decoded:
+            self._data = decode(self._datatype, self.raw)
+            self._decoded = True
+        return self._data
+
+    @data.setter
+    def data(self, value):
+        self._data = value
+        self._decoded = True
+
+    @property
+    def datatype(self):
+        """The wire's data type, or the bare ``int`` where the wire knows no such type."""
+        if self._datatype <= DATA_OBJECT:
+            return _DATA_TYPES[self._datatype]
+        return self._datatype
+
+    @property
+    def rtt(self):
+        return None if self._rtt < 0 else self._rtt
+
+    def decode(self, type):
+        """The payload as `type`, checked and converted by msgspec.
+
+        Objects are parsed straight into `type`; other payloads are converted.  Raises `BadPayload`
+        when the payload is not a `type`.
+        """
+        try:
+            if self._datatype == DATA_OBJECT and not self._decoded:
+                return msgspec.json.decode(self.raw, type=type)
+            if self._datatype == DATA_BINARY and not self._decoded and type is bytes:
+                return self.raw
+            return msgspec.convert(self.data, type)
+        except (msgspec.DecodeError, RecursionError, ValueError) as exc:
+            if isinstance(exc, BadPayload):
+                raise
+            raise BadPayload(f"the payload does not fit: {str(exc)[:200]}") from exc
+
+    def __repr__(self):
+        return (f"<{type(self).__name__} {self.kind} role={self.role!r} event={self.event!r} "
+                f"datatype={self.datatype!r} size={len(self.raw)}>")
+
+
+cdef class RequestContext(Context):
+    """A request, as its handler gets it."""
+
+    def reply(self, data=None):
+        """Answer now; what the handler returns later is ignored.
+
+        Raises `RuntimeError` when it is answered already, `TypeError` and `ValueError` when `data`
+        cannot be encoded (it is not answered then).
+        """
+        if self.answered:
+            raise RuntimeError("this request is answered already")
+        self.finish(MSG_RESOLVE, data)
+
+    def reject(self, text="rejected"):
+        """Refuse with `text` (an empty one becomes ``"rejected"``).
+
+        Raises `RuntimeError` when it is answered already.
+        """
+        if self.answered:
+            raise RuntimeError("this request is answered already")
+        self.finish(MSG_REJECT, str(text) or "rejected")
+
+    cdef int finish(self, uint8_t kind, object value) except -1:
+        self.unit.answer(self, kind, value)
+        self.answered = True
+        self.connection = None
+        return 0
+
+
+cdef void fill(Context context, Responder unit, str kind, object role, object event, uint8_t datatype,
+               bytes raw):
+    context.unit = unit
+    context.kind = kind
+    context.role = role
+    context.event = event
+    context._datatype = datatype
+    context.raw = raw

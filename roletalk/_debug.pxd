@@ -1,0 +1,18 @@
+# What only the debug build does.  In the release build `DEBUG` is a C constant 0 and every
+# `if DEBUG:` is compiled away.
+
+cdef extern from "_clock.h":
+    enum: DEBUG "ROLETALK_DEBUG"
+    double now "roletalk_now"() noexcept nogil     # seconds, monotonic
+
+
+cdef enum Counted:
+    COUNT_BUFFER
+    COUNT_CONNECTION
+    COUNT_CALL
+    COUNT_WAITER
+    COUNT_CONTEXT
+    COUNT_KINDS
+
+# Called from __cinit__ with +1 and from __dealloc__ with -1.
+cdef void count(Counted kind, int by) noexcept

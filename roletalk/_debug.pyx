@@ -1,0 +1,19 @@
+"""Counters of live objects, kept by the debug build only."""
+
+_NAMES = ("buffer", "connection", "call", "waiter", "context")
+
+cdef long[COUNT_KINDS] _live
+
+
+cdef void count(Counted kind, int by) noexcept:
+    _live[<int>kind] += by
+
+
+def is_debug_build() -> bool:
+    """Whether the compiled modules carry the debug build's checks and counters."""
+    return bool(DEBUG)
+
+
+def live_objects() -> dict[str, int]:
+    """How many objects of each compiled kind are alive; all zero in the release build."""
+    return {name: _live[i] for i, name in enumerate(_NAMES)}

@@ -1,0 +1,99 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from picows.picows cimport WSFrame, WSListener, WSTransport
+
+from ._buffer cimport WriteBuffer
+
+# CONNECTING ──upgraded──▶ OPEN ──close(), or the remote's close frame, or a violation──▶ CLOSING
+#     │                     │                                                             │
+#     └─────────────────────┴────────────────── connection lost ──────────────────────────┴──▶ CLOSED
+#
+# CLOSING means that our close frame is written; nothing but the remote's close frame is read then.
+cpdef enum ConnectionState:
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+cdef class FrameLimits:
+    """What bounds a connection; one object is shared by all connections of a peer."""
+
+    cdef public:
+        Py_ssize_t max_message_size    # bytes of one received message, whole
+        Py_ssize_t max_fragments       # frames of one received message
+        Py_ssize_t high_water          # unsent bytes above which sending waits
+        Py_ssize_t low_water           # unsent bytes below which a connection is not busy
+        Py_ssize_t max_unsent          # unsent bytes above which nothing more is read
+        double close_timeout           # s for the closing handshake
+
+
+cdef class Connection(WSListener):
+    """One WebSocket connection: whole messages in, coalesced frames out, busy or not."""
+
+    cdef:
+        readonly object loop
+        readonly FrameLimits limits
+        readonly bint is_client
+        readonly int close_code        # the remote's close code, or ours when we closed first; 0 while open
+        readonly str close_reason
+        readonly bint closed_by_us
+        readonly uint64_t bytes_received   # of messages
+        readonly uint64_t bytes_sent       # of frames
+        readonly double received_at        # s, when the last read batch began
+        public object watch            # called with True/False: tell / stop telling of every byte read
+        ConnectionState _state
+        WSTransport _ws
+        object _transport
+        object _write
+        object _write_buffer_size
+        bint _write_copies             # the transport keeps no reference to what it is given
+
+        # Out: the frames of this loop turn.
+        WriteBuffer _out
+        Py_ssize_t _frame_at           # where the payload of the frame being built starts; -1: none
+        Py_ssize_t _frame_size
+        uint32_t _mask                 # of the frame being built, as four bytes in memory order
+        Py_ssize_t _backlog            # bytes that the transport held after the last flush
+        bint _flush_scheduled
+        bint _reading_paused
+        bint _wants_room               # somebody waits for `writable`
+        bytes _pong                    # the one ping that waits for room to be answered
+
+        # In: a message that comes in fragments.
+        bint _in_batch
+        Py_ssize_t _tail               # bytes read but not yet handed out
+        bint _assembling
+        WriteBuffer _assembly
+        Py_ssize_t _fragments
+
+        double _pinged_at              # s; 0: no ping is out
+        bint _watching
+        object _close_timer
+
+    # What a subclass overrides. `message` is borrowed until the method returns.
+    cdef int opened(self) except -1
+    cdef int batch_started(self) except -1
+    cdef int message_received(self, const uint8_t* message, Py_ssize_t size) except -1
+    cdef int writable(self) except -1
+    cdef int closed(self) except -1
+
+    # A binary frame of `size` bytes: fill what begin() returns, with no Python code in between,
+    # then end().  Only while OPEN.
+    cdef char* begin(self, Py_ssize_t size) except NULL
+    cdef int end(self) except -1
+
+    cdef Py_ssize_t unsent(self) except -1
+    cdef bint is_busy(self) except -1
+    cdef bint has_room(self) except -1
+    cdef int flush(self) except -1
+
+    cdef int _set_state(self, ConnectionState state) except -1
+    cdef char* _begin(self, uint8_t opcode, Py_ssize_t size) except NULL
+    cdef int _control(self, uint8_t opcode, const char* data, Py_ssize_t size) except -1
+    cdef int _receive(self, WSFrame frame) except -1
+    cdef int _receive_close(self, WSFrame frame) except -1
+    cdef int _answer_ping(self, WSFrame frame) except -1
+    cdef int _start_closing(self, int code, str reason, bint by_us) except -1
+    cdef int _stop_watching(self) except -1
+    cdef int _use_room(self) except -1

@@ -1,0 +1,137 @@
+"""Peers introduce each other (docs/protocol.md, sections 5 and 8)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+
+from ._wire import CloseCode, MessageType
+from .address import Address, introduced, may_dial
+from .dialer import Dialer
+from .errors import ProtocolError, RoletalkError
+
+if TYPE_CHECKING:
+    from .peer import Peer
+    from .unit import Unit
+
+_log = logging.getLogger("roletalk")
+
+MAX_DIALS: Final = 4  # introduced addresses dialled at once
+MAX_WAITING: Final = 64  # that wait for their turn
+MAX_REMEMBERED: Final = 1024  # that failed, and are not tried again for a while
+FORGET_AFTER: Final = 60.0  # s
+
+
+class _Acquaint(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    address: str
+    roles: Annotated[list[str], msgspec.Meta(max_length=65_536)]
+
+
+class Acquaintances:
+    """What a peer tells its units of each other, and what it makes of being told."""
+
+    def __init__(self, peer: Peer, filter: Callable[[Unit, str], bool] | None) -> None:
+        self._peer = peer
+        self._filter = filter
+        self._waiting: deque[tuple[str, Address]] = deque()
+        self._dialling: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[str, float] = {}
+
+    # -- introducing others
+
+    def introduce(self, unit: Unit) -> None:
+        """A unit has come: tell it of the others, and the others of it."""
+        for other in self._peer.units:
+            if other is unit:
+                continue
+            if unit.friendly:
+                self._tell(unit, other)
+            if other.friendly:
+                self._tell(other, unit)
+
+    def _tell(self, whom: Unit, of: Unit) -> None:
+        address = next((d.address for d in of._dialers if d.address.path is None), None)
+        if address is None:
+            return
+        message = _Acquaint(of.id, address.url, sorted(of.roles))
+        whom.send_control(bytes([MessageType.ACQUAINT]) + msgspec.json.encode(message))
+
+    # -- being introduced
+
+    def received(self, introducer: Unit, text: bytes) -> None:
+        """Dial whom `introducer` told of, if that is wanted and allowed.
+
+        Raises `ProtocolError` for what is no acquaint message; a bad address is only not dialled.
+        """
+        try:
+            told = msgspec.json.decode(text, type=_Acquaint)
+        except (ValueError, RecursionError):
+            raise ProtocolError("malformed acquaint message", CloseCode.BAD_STRUCTURE) from None
+        if not self._peer.friendly or not self._wanted(told):
+            return
+        try:
+            address = introduced(told.address)
+        except ValueError as exc:
+            _log.info("unit %.100r introduced an address that is never dialled: %s", introducer.id, exc)
+            self._peer.count_drop("acquaintances refused")
+            return
+        if not self._allowed(introducer, address):
+            self._peer.count_drop("acquaintances refused")
+            return
+        url = address.url
+        now = self._peer.loop.time()
+        if url in self._dialling or any(url == each.url for _, each in self._waiting):
+            return
+        if self._failed.get(url, 0.0) > now or len(self._waiting) >= MAX_WAITING:
+            self._peer.count_drop("acquaintances refused")
+            return
+        self._waiting.append((told.id, address))
+        self._dial_next()
+
+    def _wanted(self, told: _Acquaint) -> bool:
+        peer = self._peer
+        if told.id == peer.id or peer.unit(told.id) is not None or peer.closing:
+            return False
+        return any(role in peer._destinations for role in told.roles)
+
+    def _allowed(self, introducer: Unit, address: Address) -> bool:
+        if self._filter is not None:
+            try:
+                return bool(self._filter(introducer, address.url))
+            except Exception:
+                _log.exception("error in acquaint_filter")
+                return False
+        hosts = {link.owner.host for link in introducer.connections if link.owner is not None}
+        hosts.update(dialer.address.host for dialer in introducer._dialers)
+        return may_dial(address.host, frozenset(hosts - {""}))
+
+    def _dial_next(self) -> None:
+        while self._waiting and len(self._dialling) < MAX_DIALS and not self._peer.closing:
+            unit_id, address = self._waiting.popleft()
+            if self._peer.unit(unit_id) is None:
+                task = self._peer.loop.create_task(self._dial(address))
+                self._dialling[address.url] = task
+
+    async def _dial(self, address: Address) -> None:
+        dialer = Dialer(self._peer, address)
+        try:
+            await dialer.first
+        except RoletalkError as exc:
+            _log.info("introduced address %s: %s", address.url, exc)
+            if len(self._failed) >= MAX_REMEMBERED:
+                del self._failed[next(iter(self._failed))]
+            self._failed[address.url] = self._peer.loop.time() + FORGET_AFTER
+        finally:
+            self._dialling.pop(address.url, None)
+            self._dial_next()
+
+    def close(self) -> None:
+        self._waiting.clear()
+        for task in tuple(self._dialling.values()):
+            task.cancel()

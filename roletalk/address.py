@@ -1,0 +1,135 @@
+"""Addresses of peers: parsing, checking, and whether an introduced one may be dialled.
+
+docs/protocol.md, sections 1 and 8.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+__all__ = ["MAX_URL_CHARS", "Address", "may_dial"]
+
+MAX_URL_CHARS = 2048
+
+_DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_CONTROL_OR_BLANK = re.compile(r"[\x00-\x20\x7f-\xa0]")
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?\Z")
+
+# An introduced address may be dialled when the introducer's own is in the same of these.
+_NEIGHBOURHOODS = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "127.0.0.0/8",
+            "::1/128",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "fc00::/7",
+        ),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a peer listens: a host and port, or the path of a Unix socket."""
+
+    url: str
+    secure: bool
+    host: str
+    port: int
+    target: str
+    """What the HTTP request asks for: path and query."""
+    path: str | None = None
+    """Of a Unix socket; `host` and `port` are empty and 0 then."""
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Parse a ``ws://``, ``wss://`` or ``ws+unix://`` URL.
+
+        Raises `TypeError` unless it is a ``str``, `ValueError` with what is wrong about it otherwise.
+        """
+        if not isinstance(url, str):
+            raise TypeError(f"the URL must be a str, not {type(url).__name__}")
+        shown = repr(url[:200])
+        if len(url) > MAX_URL_CHARS:
+            raise ValueError(f"the URL {shown} is over {MAX_URL_CHARS} characters")
+        if _CONTROL_OR_BLANK.search(url):
+            raise ValueError(f"the URL {shown} has control characters or blanks")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as exc:
+            raise ValueError(f"the URL {shown} is malformed: {exc}") from None
+        if parts.scheme == "ws+unix":
+            if parts.netloc or not parts.path.startswith("/"):
+                raise ValueError(f"the URL {shown} needs an absolute path: ws+unix:///run/peer.sock")
+            return cls(url, False, "", 0, "/", parts.path)
+        if parts.scheme in ("http", "https"):
+            meant = "ws" + parts.scheme[4:]
+            raise ValueError(f"peers speak WebSocket: use {meant}:// in place of {shown}")
+        if parts.scheme not in _DEFAULT_PORTS:
+            raise ValueError(f"the URL {shown} does not begin with ws://, wss:// or ws+unix://")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError(f"the URL {shown} has user info, which means nothing here")
+        host = parts.hostname or ""
+        if not host:
+            raise ValueError(f"the URL {shown} has no host")
+        if not _HOST_NAME.match(host):
+            try:
+                ipaddress.ip_address(host.partition("%")[0])
+            except ValueError:
+                raise ValueError(f"the URL {shown} has a malformed host") from None
+        if port == 0:
+            raise ValueError(f"the URL {shown} has port 0, which nobody listens on")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return cls(url, parts.scheme == "wss", host, port or _DEFAULT_PORTS[parts.scheme], target)
+
+    @property
+    def host_header(self) -> str:
+        """The value of the HTTP Host header."""
+        if self.path is not None:
+            return "localhost"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def introduced(url: object) -> Address:
+    """The address in an acquaint message; `ValueError` for what is never dialled (section 8)."""
+    if not isinstance(url, str):
+        raise ValueError("the address is no string")
+    address = Address.parse(url)
+    if address.path is not None:
+        raise ValueError("the address is that of a Unix socket")
+    ip = _ip(address.host)
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        raise ValueError("the address is an IPv4-mapped one")
+    return address
+
+
+def may_dial(host: str, introducer_hosts: frozenset[str]) -> bool:
+    """The default `acquaint_filter`.
+
+    Allows a host that is one of the introducer's own, or an address in the same loopback or private
+    range as one of them.  Names are never looked up to decide.
+    """
+    if host in introducer_hosts:
+        return True
+    ip = _ip(host)
+    if ip is None:
+        return False
+    for own in introducer_hosts:
+        own_ip = _ip(own)
+        if own_ip is not None and any(ip in net and own_ip in net for net in _NEIGHBOURHOODS):
+            return True
+    return False
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,103 @@
+"""Lists of callbacks, and objects that can be awaited or entered with ``async with`` at once."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+_log = logging.getLogger("roletalk")
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Callbacks(Generic[T]):
+    """Functions that are called with the object concerned, in the order they were added.
+
+    They may be sync or async; one that raises is logged and harms nobody.
+    """
+
+    def __init__(self, tasks: set[asyncio.Task[Any]]) -> None:
+        self._functions: list[Callable[[T], object]] = []
+        # asyncio keeps only weak references to tasks.
+        self._tasks = tasks
+
+    def add(self, function: F) -> F:
+        if not callable(function):
+            raise TypeError(f"a callback is a function, not {type(function).__name__}")
+        self._functions.append(function)
+        return function
+
+    def __call__(self, subject: T) -> None:
+        for function in tuple(self._functions):
+            try:
+                result = function(subject)
+            except Exception:
+                _log.exception("error in callback %r", function)
+                continue
+            if inspect.isawaitable(result):
+                task = asyncio.ensure_future(_logged(result, function))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+
+async def _logged(awaitable: Awaitable[object], function: object) -> None:
+    try:
+        await awaitable
+    except Exception:
+        _log.exception("error in callback %r", function)
+
+
+class _Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=_Closable)
+
+
+class Opening(Coroutine[Any, Any, C]):
+    """Something that is being opened: await it for the thing itself, or enter it to have it closed
+    when the block is left."""
+
+    __slots__ = ("_close", "_opened", "_opening")
+
+    def __init__(
+        self, opening: Coroutine[Any, Any, C], close: Callable[[C], Awaitable[None]] | None = None
+    ) -> None:
+        self._opening = opening
+        self._opened: C | None = None
+        self._close = close
+
+    def send(self, value: Any) -> Any:
+        return self._opening.send(value)
+
+    def throw(self, *exc_info: Any) -> Any:
+        return self._opening.throw(*exc_info)
+
+    def close(self) -> None:
+        self._opening.close()
+
+    def __await__(self) -> Generator[Any, Any, C]:
+        return self._opening.__await__()
+
+    async def __aenter__(self) -> C:
+        self._opened = await self._opening
+        return self._opened
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        if self._close is not None:
+            await self._close(opened)
+        else:
+            await opened.close()

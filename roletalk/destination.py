@@ -1,0 +1,141 @@
+"""Destinations: roles as seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._session import UNSET, DestinationCore, Link, clock
+from .callbacks import Callbacks
+from .errors import NoUnitsError, RequestTimeout, RoletalkError
+
+if TYPE_CHECKING:
+    from ._context import Context
+    from .peer import Peer
+    from .unit import Unit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Destination(DestinationCore):
+    """A role that connected units serve, made by `Peer.destination`.
+
+    Messages and requests take the units in turn, unless ``unit=`` names one.  Delivered at most once:
+    the library never sends anything a second time.
+    """
+
+    peer: Peer
+
+    def __init__(self, peer: Peer, name: str) -> None:
+        super().__init__(peer, name)
+        self._ready = asyncio.Event()
+        self._open_callbacks: Callbacks[Destination] = Callbacks(peer._callback_tasks)
+        self._close_callbacks: Callbacks[Destination] = Callbacks(peer._callback_tasks)
+        self._unit_callbacks: Callbacks[Unit] = Callbacks(peer._callback_tasks)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The connected units that serve the role now."""
+        return self.current_units()  # type: ignore[return-value]  # all that are added are Units
+
+    @property
+    def ready(self) -> bool:
+        """Whether any connected unit serves the role."""
+        return self._ready.is_set()
+
+    async def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until a connected unit serves the role.
+
+        Raises `TimeoutError` after `timeout` seconds, naming the role.
+        """
+        self.peer.bind()
+        if self._ready.is_set():
+            return
+        try:
+            await asyncio.wait_for(self._ready.wait(), timeout)
+        except asyncio.TimeoutError:
+            count = len(self.peer.units)
+            raise TimeoutError(
+                f"no unit serves role {self.name!r} after {timeout:g} s"
+                f" ({count} unit{'' if count == 1 else 's'} connected)"
+            ) from None
+
+    def survey(
+        self, event: str, data: Any = None, *, timeout: float | None = UNSET
+    ) -> AsyncIterator[Context | RoletalkError]:
+        """Ask every unit that serves the role; yields their answers as they come.
+
+        For each unit its reply, or the `RoletalkError` that it ended with, whose `unit` says which.
+        Raises `NoUnitsError` with no unit, and what `Destination.request` raises of bad arguments.
+        """
+        self.peer.check_thread()
+        return self._survey(event, data, timeout)
+
+    async def _survey(
+        self, event: str, data: Any, timeout: float | None
+    ) -> AsyncIterator[Context | RoletalkError]:
+        units = self.units
+        if not units:
+            raise NoUnitsError(f"no connected unit serves role {self.name!r}")
+        asked = {asyncio.ensure_future(self._ask(unit, event, data, timeout)) for unit in units}
+        try:
+            while asked:
+                done, asked = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _ask(
+        self, unit: Unit, event: str, data: Any, timeout: float | None
+    ) -> Context | RoletalkError:
+        try:
+            return await self.request(event, data, timeout=timeout, unit=unit)
+        except RoletalkError as error:
+            error.unit = unit
+            return error
+
+    async def _room(self, link: Link, deadline: float, event: str) -> None:
+        """Wait until `link` is below its high-water mark; `deadline` is on the monotonic clock."""
+        waiting = self.peer._wait_for_room(link)
+        try:
+            left = None if deadline == float("inf") else deadline - clock()
+            await asyncio.wait_for(waiting, left)
+        except asyncio.TimeoutError:
+            error = RequestTimeout(
+                f"no room to send {event!r} to role {self.name!r} before its timeout"
+            )
+            error.role, error.event = self.name, event
+            raise error from None
+
+    def _add(self, unit: Unit) -> None:
+        self.add_unit(unit)
+        opened = not self._ready.is_set()
+        self._ready.set()
+        if opened:
+            self._open_callbacks(self)
+        self._unit_callbacks(unit)
+
+    def _remove(self, unit: Unit) -> None:
+        self.remove_unit(unit)
+        if not self.units:
+            self._ready.clear()
+            self._close_callbacks(self)
+
+    def on_open(self, function: F) -> F:
+        """Decorate a callback, called with the destination when its first unit comes."""
+        return self._open_callbacks.add(function)
+
+    def on_close(self, function: F) -> F:
+        """Decorate a callback, called with the destination when its last unit has gone."""
+        return self._close_callbacks.add(function)
+
+    def on_unit(self, function: F) -> F:
+        """Decorate a callback, called with each unit that begins to serve the role."""
+        return self._unit_callbacks.add(function)
+
+    def __repr__(self) -> str:
+        return f"<Destination {self.name!r} units={len(self.units)}>"

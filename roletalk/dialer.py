@@ -1,0 +1,178 @@
+"""Dialling an address, and dialling it again when its connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl as ssl_module
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import aiofastnet
+
+from .errors import ConnectError, RoletalkError
+from .gate import Admission
+
+if TYPE_CHECKING:
+    from .address import Address
+    from .peer import Peer
+    from .unit import Unit
+
+_log = logging.getLogger("roletalk")
+
+# docs/protocol.md, section 6: seconds before each further attempt; the last one repeats.
+BACK_OFF: Final = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 30.0, 60.0)
+JITTER: Final = 0.2  # of the delay, each way
+FIRST_JITTER: Final = 0.1  # s, where the delay is 0
+
+
+def back_off(attempt: int) -> float:
+    """Seconds to wait before attempt number `attempt` (0 is the first after a loss), with jitter."""
+    delay = BACK_OFF[min(attempt, len(BACK_OFF) - 1)]
+    if delay == 0:
+        return random.uniform(0, FIRST_JITTER)
+    return delay * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+class Dialer:
+    """Keeps one address connected, from the first attempt until `stop`.
+
+    ::
+
+        DIALLING ──▶ CONNECTED ──lost──▶ WAITING ──▶ DIALLING ...
+            │ first attempt failed, and no `retry`
+            └──▶ stopped
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        address: Address,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        reconnect: bool = True,
+        retry: bool = False,
+    ) -> None:
+        self._peer = peer
+        self._ssl = ssl
+        self._server_hostname = server_hostname
+        self._reconnect = reconnect
+        self._retry = retry
+        self._stopped = False
+        self._lost = asyncio.Event()
+        self.address = address
+        self.unit: Unit | None = None
+        self.first: asyncio.Future[Unit] = peer.loop.create_future()
+        self.first.add_done_callback(lambda done: done.cancelled() or done.exception())
+        peer._dialers.add(self)
+        self._task = peer.loop.create_task(self._run(), name=f"roletalk dialer {address.url[:100]}")
+
+    def stop(self) -> None:
+        """Dial no more; a connection that is open stays."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._peer._dialers.discard(self)
+        if self.unit is not None:
+            self.unit._dialers.discard(self)
+        if not self.first.done():
+            self.first.set_exception(ConnectError(f"dialling {self.address.url} was given up"))
+        self._task.cancel()
+
+    def lost(self) -> None:
+        """The connection that this dialer made is gone."""
+        self._lost.set()
+
+    async def wait_stopped(self) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                self._lost.clear()
+                unit = await self._attempt()
+            except RoletalkError as error:
+                if not self.first.done() and not self._retry:
+                    self.first.set_exception(error)
+                    break
+                _log.info("dialling %s failed: %s", self.address.url, error)
+            except Exception as error:
+                # Nothing that is known to happen: the dialer must not die of it in silence.
+                _log.exception("unexpected error while dialling %s", self.address.url)
+                if not self.first.done() and not self._retry:
+                    self.first.set_exception(error)
+                    break
+            else:
+                attempt = 0
+                self.unit = unit
+                unit._dialers.add(self)
+                if self.first.done():
+                    self._peer._reconnects += 1
+                else:
+                    self.first.set_result(unit)
+                await self._lost.wait()
+                unit._dialers.discard(self)
+                self.unit = None
+                if not self._reconnect:
+                    break
+            await asyncio.sleep(back_off(attempt))
+            attempt += 1
+        self._stopped = True
+        self._peer._dialers.discard(self)
+
+    async def _attempt(self) -> Unit:
+        """Connect, upgrade, shake hands; all of it within the peer's handshake timeout."""
+        admission = Admission(self._peer, dialer=self)
+        opening = asyncio.ensure_future(self._open(admission))
+        try:
+            await asyncio.wait({opening, admission.result}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done() and opening.exception() is not None:
+                admission.fail(self._connect_error(opening.exception()))
+            return await admission.result
+        except BaseException:
+            admission.fail(ConnectError(f"dialling {self.address.url} was given up"))
+            admission.give_up()
+            raise
+        finally:
+            if not opening.done():
+                opening.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await opening
+
+    async def _open(self, admission: Admission) -> None:
+        loop = self._peer.loop
+        address = self.address
+        ssl: Any = None
+        if address.secure:
+            ssl = self._ssl or ssl_module.create_default_context()
+        if address.path is not None:
+            await aiofastnet.create_unix_connection(loop, lambda: admission.gate, address.path)
+        else:
+            hostname = (self._server_hostname or address.host) if ssl is not None else None
+            await aiofastnet.create_connection(
+                loop,
+                lambda: admission.gate,
+                address.host,
+                address.port,
+                ssl=ssl,
+                server_hostname=hostname,
+            )
+        await admission.ws.wait_until_handshake_complete()
+
+    def _connect_error(self, cause: BaseException | None) -> RoletalkError:
+        url = self.address.url
+        if isinstance(cause, ssl_module.SSLError):
+            hint = "is TLS spoken there, and is its certificate trusted here?"
+            error: RoletalkError = ConnectError(f"no TLS with {url}: {cause} ({hint})")
+        elif isinstance(cause, OSError):
+            error = ConnectError(f"cannot connect to {url}: {cause}")
+        else:
+            error = ConnectError(
+                f"no WebSocket at {url}: {str(cause)[:200]} (a peer that speaks TLS needs wss://)"
+            )
+        error.__cause__ = cause
+        return error

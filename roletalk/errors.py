@@ -1,0 +1,147 @@
+"""The tree of errors.  This module imports nothing of the package.
+
+::
+
+    RoletalkError
+    ├── ConnectError           dialling failed (also OSError's ConnectionError)
+    ├── AuthError              the handshake was refused by either side
+    ├── ProtocolError          the remote peer broke the wire protocol
+    ├── NoUnitsError           no connected unit serves the role
+    ├── RemoteError            a request was rejected by the unit that got it
+    ├── RequestTimeout         no answer in time (also TimeoutError)
+    ├── UnitClosedError        the unit went away (also ConnectionError)
+    ├── StreamError            a stream failed after it was accepted
+    └── WouldBlock             sending now would pass the high-water mark or a limit
+    Reject                     raised *in handlers*: answer with a reject
+    BadPayload                 a payload that does not decode (a Reject, too)
+
+Whose fault it is stands in the type: `ProtocolError`, `RemoteError` and
+`BadPayload` are the remote side's; `TypeError` and `ValueError` are the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .unit import Unit
+
+__all__ = [
+    "AuthError",
+    "BadPayload",
+    "ConnectError",
+    "NoUnitsError",
+    "ProtocolError",
+    "Reject",
+    "RemoteError",
+    "RequestTimeout",
+    "RoletalkError",
+    "StreamError",
+    "UnitClosedError",
+    "WouldBlock",
+]
+
+
+class RoletalkError(Exception):
+    """Base of every error that the library raises for what happens at run time.
+
+    `unit`, `role` and `event` say what was being done and with whom, where
+    that is known, and are ``None`` otherwise.
+    """
+
+    unit: Unit | None = None
+    role: str | None = None
+    event: str | None = None
+
+
+class ConnectError(RoletalkError, ConnectionError):
+    """A connection could not be made: refused, unreachable, no WebSocket there, or timed out."""
+
+
+class AuthError(RoletalkError):
+    """The handshake failed: no common key, a wrong proof, a refused downgrade, the peer itself."""
+
+
+class ProtocolError(RoletalkError):
+    """The remote peer sent what the protocol does not allow.
+
+    `close_code` is the WebSocket close code that the connection was closed with
+    (docs/protocol.md, section 1).
+    """
+
+    def __init__(self, text: str, close_code: int = 4006) -> None:
+        super().__init__(text)
+        self.close_code = close_code
+
+
+class NoUnitsError(RoletalkError):
+    """No connected unit serves the destination's role."""
+
+
+class RemoteError(RoletalkError):
+    """A request or a stream request was rejected; `text` is the unit's reason, never empty."""
+
+    def __init__(
+        self,
+        text: str,
+        unit: Unit | None = None,
+        role: str | None = None,
+        event: str | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.text = text
+        self.unit = unit
+        self.role = role
+        self.event = event
+
+
+# asyncio.TimeoutError is the builtin TimeoutError from Python 3.11 on; on 3.10 both are caught.
+_Timeouts: tuple[type[Exception], ...] = (
+    (TimeoutError,)
+    if asyncio.TimeoutError is TimeoutError
+    else (TimeoutError, asyncio.TimeoutError)
+)
+
+if TYPE_CHECKING:
+
+    class RequestTimeout(RoletalkError, TimeoutError):
+        """No answer came within the request's timeout; the unit may or may not have run it."""
+
+else:
+    RequestTimeout = type(
+        "RequestTimeout",
+        (RoletalkError, *_Timeouts),
+        {
+            "__module__": __name__,
+            "__doc__": "No answer came within the request's timeout; "
+            "the unit may or may not have run it.",
+        },
+    )
+
+
+class UnitClosedError(RoletalkError, ConnectionError):
+    """The unit's last connection went while something was pending; it may have been executed."""
+
+
+class StreamError(RoletalkError):
+    """A stream failed after it had been accepted."""
+
+
+class WouldBlock(RoletalkError):
+    """`send_nowait` above the high-water mark, or a limit of pending work was reached."""
+
+
+class Reject(Exception):
+    """Raise it in a handler to reject the request with `text` (empty becomes ``"rejected"``)."""
+
+    def __init__(self, text: str = "rejected") -> None:
+        super().__init__(text)
+        self.text = text or "rejected"
+
+
+class BadPayload(Reject, ValueError):
+    """A received payload does not decode (docs/protocol.md, section 2).
+
+    A `Reject`, so that a handler which reads such a payload answers with its text.
+    """

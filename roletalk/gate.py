@@ -1,0 +1,391 @@
+"""From a socket to an authenticated connection.
+
+A `Gate` stands between the transport and picows until the handshake is over, bounding what a stranger
+may send; then picows gets the transport to itself.  An `Admission` takes one connection through the
+handshake of docs/protocol.md, section 4, within its time, and afterwards hands what is not on the hot
+path to the peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from picows.picows import WSProtocol  # type: ignore[attr-defined]  # compiled, not in its stub
+
+from ._frame import ConnectionState
+from ._session import Link
+from ._wire import CloseCode
+from .auth import Challenges, Handshake, HandshakeError, ReachedItselfError
+from .errors import AuthError, ConnectError, ProtocolError, RoletalkError
+
+if TYPE_CHECKING:
+    from .dialer import Dialer
+    from .listener import Listener
+    from .peer import Peer
+    from .unit import Unit
+
+_log = logging.getLogger("roletalk")
+
+# The HTTP request (16 KiB in picows), then messages 1, 2 and 3 with two of them at their limit.
+STRANGER_BYTES: Final = (16 + 2 * 64 + 16) * 1024
+READ_BUFFER: Final = 2048  # what an idle connection keeps; picows doubles it as needed
+
+CHALLENGES: Final = Challenges()
+"""Of the whole process: a challenge of ours that comes back is an attack (section 8)."""
+
+
+class _QuietLog:
+    """picows's logger: whatever a remote peer can provoke is worth a debug line, no more.
+
+    One object for all connections: picows would make a new Logger for each.
+    """
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("roletalk.picows")
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the name that logging gave it
+        return False
+
+    def log(self, level: int, text: str, *args: object) -> None:
+        self._log.debug(text, *args)
+
+    def debug(self, text: str, *args: object) -> None:
+        self._log.debug(text, *args)
+
+    info = warning = error = debug
+
+    def exception(self, text: str, *args: object) -> None:
+        self._log.debug(text, *args, exc_info=True)
+
+
+_PICOWS_LOG: Final = _QuietLog()
+
+
+def websocket_protocol(
+    listener_factory: Callable[..., Link],
+    *,
+    host: str | None = None,
+    target: str | None = None,
+    max_message_size: int,
+) -> Any:
+    """picows's protocol with all that we do ourselves switched off; a client's where `host` is given."""
+    return WSProtocol(
+        host,
+        target,
+        host is not None,  # is_client_side
+        listener_factory,
+        _PICOWS_LOG,
+        True,  # disconnect_on_exception
+        None,  # websocket_handshake_timeout: an Admission bounds upgrade and handshake together
+        False,  # enable_auto_ping
+        10,
+        10,
+        1,
+        False,  # enable_auto_pong
+        max_message_size,
+        None,  # extra_headers
+        READ_BUFFER,
+    )
+
+
+class _SocketWithoutTcp:
+    """A Unix socket that lets picows set its TCP options in vain."""
+
+    def __init__(self, wrapped: socket.socket) -> None:
+        self._wrapped = wrapped
+
+    def fileno(self) -> int:
+        return self._wrapped.fileno()
+
+    def setsockopt(self, *args: object) -> None:
+        pass
+
+    def getsockopt(self, *args: object) -> int:
+        return 0
+
+
+class _TransportWithoutTcp:
+    """The transport of a Unix socket, as picows sees it."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        value = self.wrapped.get_extra_info(name, default)
+        return _SocketWithoutTcp(value) if name == "socket" and value is not None else value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+
+class Gate(asyncio.BufferedProtocol):
+    """The protocol that a transport has until the handshake is over, and while a ping is out.
+
+    It passes everything on to picows and counts: a stranger that sends more than `STRANGER_BYTES`
+    is cut off, however it is framed.  Later it comes back only to see that bytes arrive at all, which
+    picows tells of whole frames alone.
+    """
+
+    def __init__(self, admission: Admission, ws: Any) -> None:
+        self._admission = admission
+        self._ws = ws
+        self._budget = STRANGER_BYTES
+        self._guarding = True
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        sock = transport.get_extra_info("socket")
+        if not self._admission.arrived(transport):
+            transport.abort()
+        family = getattr(sock, "family", None)
+        is_tcp = family in (socket.AF_INET, socket.AF_INET6)
+        self._ws.connection_made(transport if is_tcp else _TransportWithoutTcp(transport))
+
+    def is_buffered_protocol(self) -> bool:
+        return True
+
+    def get_buffer(self, sizehint: int) -> Any:
+        return self._ws.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._guarding:
+            self._budget -= nbytes
+            if self._budget < 0:
+                self._admission.fail(
+                    ProtocolError(
+                        "too many bytes before the end of the handshake", CloseCode.TOO_BIG
+                    )
+                )
+                self.transport.abort()
+                return
+        else:
+            self._admission.link.bytes_seen()
+        self._ws.buffer_updated(nbytes)
+
+    def eof_received(self) -> bool:
+        return bool(self._ws.eof_received())
+
+    def pause_writing(self) -> None:
+        self._ws.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._ws.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ws.connection_lost(exc)
+        self._admission.disconnected(exc)
+
+    def open(self) -> None:
+        """The stranger is none any more: leave the way."""
+        self._guarding = False
+        self.transport.set_protocol(self._ws)
+
+    def watch(self, on: bool) -> None:
+        """Stand in the way again, or leave it."""
+        if not self.transport.is_closing():
+            self.transport.set_protocol(self if on else self._ws)
+
+
+class Admission:
+    """One connection's way to becoming a unit's, and its owner afterwards.
+
+    `result` is a future of the unit that the connection belongs to in the end.
+    """
+
+    def __init__(
+        self, peer: Peer, *, dialer: Dialer | None = None, listener: Listener | None = None
+    ) -> None:
+        self._peer = peer
+        self._handshake: Handshake | None = None
+        self._certificate: bytes | None = None
+        self._roles_version = 0
+        self.dialer = dialer
+        self.listener = listener
+        self.host = ""  # of the remote end; empty for a Unix socket
+        self.counted = False  # among the strangers
+        self.unit: Unit | None = None
+        self.link = Link(peer, self, is_client=dialer is not None)
+        self.result: asyncio.Future[Unit] = peer.loop.create_future()
+        self._timer = peer.loop.call_later(peer.handshake_timeout, self._out_of_time)
+        peer._lobby.add(self)
+        # What strangers fail at is logged where it happens: nobody may be waiting for the result.
+        self.result.add_done_callback(_retrieve)
+        if dialer is None:
+            self.ws = websocket_protocol(
+                lambda request: self.link, max_message_size=peer.limits.max_message_size
+            )
+        else:
+            self.ws = websocket_protocol(
+                lambda: self.link,
+                host=dialer.address.host_header,
+                target=dialer.address.target,
+                max_message_size=peer.limits.max_message_size,
+            )
+        self.gate = Gate(self, self.ws)
+
+    # -- the gate's and the link's calls, in the order they come
+
+    def arrived(self, transport: Any) -> bool:
+        """A transport is there; False when it is one too many."""
+        peername = transport.get_extra_info("peername")
+        self.host = peername[0] if isinstance(peername, tuple) else ""
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            if self.dialer is not None:
+                self._certificate = tls.getpeercert(True)
+            elif self.listener is not None:
+                self._certificate = self.listener.certificate
+        if self.dialer is None and not self._peer._may_enter(self):
+            self.fail(ConnectError("too many connections that have not authenticated"))
+            return False
+        return True
+
+    def opened(self, link: Link) -> None:
+        self._handshake = Handshake(
+            keys=self._peer._keys,
+            dialer=self.dialer is not None,
+            peer_id=self._peer.id,
+            make_peer_data=self._peer_data,
+            challenges=CHALLENGES,
+            tls=self._certificate,
+            require_rt2=self._require_rt2,
+        )
+        for message in self._handshake.start():
+            link.send_message(message)
+
+    def _peer_data(self) -> dict[str, Any]:
+        self._roles_version = self._peer._roles_counter
+        return self._peer._describe()
+
+    def _require_rt2(self, unit_id: str | None) -> bool:
+        if unit_id is not None:
+            return unit_id in self._peer._spoke_rt2
+        return self.dialer is not None and self.dialer.address.url in self._peer._spoke_rt2
+
+    def handshake(self, link: Link, message: bytes) -> None:
+        assert self._handshake is not None
+        if self.result.done():
+            return
+        try:
+            answers = self._handshake.receive(message)
+        except HandshakeError as exc:
+            if exc.send is not None:
+                link.send_message(exc.send)
+            error: RoletalkError
+            if exc.close_code in (CloseCode.AUTH_REJECTED, CloseCode.NORMAL):
+                error = AuthError(self._about(exc.text))
+            else:
+                error = ProtocolError(self._about(exc.text), exc.close_code)
+            self.fail(error, itself=isinstance(exc, ReachedItselfError))
+            link.close(exc.close_code, exc.text[:100])
+            return
+        for answer in answers:
+            link.send_message(answer)
+        if self._handshake.done:
+            self._admit(link)
+
+    def _about(self, text: str) -> str:
+        where = self.dialer.address.url if self.dialer else self.host or "a Unix socket"
+        return f"handshake with {where}: {text}"
+
+    def _admit(self, link: Link) -> None:
+        assert self._handshake is not None
+        result = self._handshake.result
+        self._finish_entering()
+        unit = self._peer._take_in(self, result)
+        if unit is None:
+            return
+        if result.rt2:
+            self._peer._note_rt2(result.peer.id)
+            if self.dialer is not None:
+                self._peer._note_rt2(self.dialer.address.url)
+        self.unit = unit
+        self.gate.open()
+        link.watch = self.gate.watch
+        self.result.set_result(unit)
+        self._peer._welcome(
+            self,
+            unit,
+            roles_changed=result.roles_withheld or self._roles_version != self._peer._roles_counter,
+        )
+
+    def roles(self, link: Link, text: bytes) -> None:
+        assert self.unit is not None
+        self._peer._roles_received(self.unit, text)
+
+    def acquaint(self, link: Link, text: bytes) -> None:
+        assert self.unit is not None
+        self._peer._acquaintances.received(self.unit, text)
+
+    def writable(self, link: Link) -> None:
+        self._peer._room_is_there(link)
+
+    def lost(self, link: Link) -> None:
+        """The link is closed, before or after it became a unit's."""
+        if not self.result.done():
+            reason = f" ({link.close_reason})" if link.close_reason else ""
+            error: RoletalkError
+            if link.close_code == CloseCode.AUTH_REJECTED:
+                error = AuthError(self._about(f"refused by the remote peer{reason}"))
+            elif link.close_code == CloseCode.WRONG_VERSION:
+                error = ProtocolError(self._about("the protocol versions differ"), link.close_code)
+            else:
+                error = ConnectError(
+                    self._about(f"closed by the remote peer with {link.close_code}{reason}")
+                )
+            self.fail(error)
+        if self.unit is not None:
+            self._peer._link_lost(self, self.unit)
+        link.owner = None
+
+    def disconnected(self, exc: Exception | None) -> None:
+        """The transport is gone while the gate stood before it."""
+        if not self.result.done():
+            what = f": {exc}" if exc else ""
+            self.fail(ConnectError(self._about(f"the connection was lost{what}")))
+
+    # -- endings
+
+    def fail(self, error: RoletalkError, *, itself: bool = False) -> None:
+        self._finish_entering()
+        if not self.result.done():
+            self.result.set_exception(error)
+            self._peer._admission_failed(self, error)
+            if itself and self.dialer is not None:
+                self.dialer.stop()
+
+    def _out_of_time(self) -> None:
+        self.fail(
+            ConnectError(
+                self._about(f"not done after {self._peer.handshake_timeout:g} s"),
+            )
+        )
+        # A stranger that stalls will not take part in a closing handshake either.
+        self.link.close(CloseCode.AUTH_REJECTED, "handshake timeout")
+        self.abort()
+
+    def give_up(self) -> None:
+        """Drop the connection, unless it ends by its closing handshake already."""
+        if self.link.state in (ConnectionState.CONNECTING, ConnectionState.OPEN):
+            self.abort()
+
+    def abort(self) -> None:
+        if self.gate.transport is not None:
+            self.gate.transport.abort()
+
+    def _finish_entering(self) -> None:
+        self._timer.cancel()
+        self._peer._lobby.discard(self)
+        self._peer._left_lobby(self)
+        if self._handshake is not None:
+            self._handshake.close()
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,125 @@
+"""Listening sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl as ssl_module
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import aiofastnet
+
+from .gate import Admission, Gate
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .peer import Peer
+
+
+class Listener:
+    """A listening socket of a peer, made by `Peer.listen`. An async context manager."""
+
+    def __init__(self, peer: Peer, ssl: ssl_module.SSLContext | None, path: str | None) -> None:
+        self._peer = peer
+        self._ssl = ssl
+        self._server: Any = None
+        self._inode: tuple[int, int] | None = None
+        self.path = path
+        self.certificate = None if ssl is None else server_certificate(ssl)
+
+    async def _start(self, host: str | None, port: int, backlog: int) -> None:
+        loop = asyncio.get_running_loop()
+        if self.path is not None:
+            self._server = await aiofastnet.create_unix_server(
+                loop, self._protocol, self.path, ssl=self._ssl, backlog=backlog
+            )
+            found = os.stat(self.path)
+            self._inode = (found.st_dev, found.st_ino)
+        else:
+            self._server = await aiofastnet.create_server(
+                loop, self._protocol, host, port, ssl=self._ssl, backlog=backlog
+            )
+
+    def _protocol(self) -> Gate:
+        return Admission(self._peer, listener=self).gate
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each listening socket; empty for a Unix socket."""
+        if self._server is None or self.path is not None:
+            return ()
+        return tuple(
+            sock.getsockname()[:2]
+            for sock in self._server.sockets
+            if sock.family in (socket.AF_INET, socket.AF_INET6)
+        )
+
+    @property
+    def port(self) -> int:
+        """The port of the (first) listening socket; 0 for a Unix socket or a closed listener."""
+        return self.addresses[0][1] if self.addresses else 0
+
+    @property
+    def url(self) -> str:
+        """What a peer on this machine may dial: ``ws://``, ``wss://`` or ``ws+unix://``."""
+        if self.path is not None:
+            return f"ws+unix://{os.path.abspath(self.path)}"
+        if not self.addresses:
+            return ""
+        host, port = self.addresses[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"{'wss' if self._ssl else 'ws'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def close(self) -> None:
+        """Stop listening; connections that were accepted live on. May be called twice."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.close()
+        self._peer._listeners.discard(self)
+        if self.path is not None:
+            # Only our own socket is removed, not that of one who took the path over.
+            with suppress(OSError):
+                found = os.stat(self.path)
+                if (found.st_dev, found.st_ino) == self._inode:
+                    os.unlink(self.path)
+
+    async def __aenter__(self) -> Listener:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Listener {self.url or 'closed'}>"
+
+
+def server_certificate(context: ssl_module.SSLContext) -> bytes | None:
+    """The DER of the certificate that `context` presents to a client that names no server.
+
+    The ssl module has no way to ask a context for it, so one half of a TLS handshake is played in
+    memory.  None when the context has no certificate.
+    """
+    to_server, to_client = ssl_module.MemoryBIO(), ssl_module.MemoryBIO()
+    client_context = ssl_module.SSLContext(ssl_module.PROTOCOL_TLS_CLIENT)
+    client_context.check_hostname = False
+    client_context.verify_mode = ssl_module.CERT_NONE
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    client = client_context.wrap_bio(to_client, to_server)
+    for _ in range(8):
+        for side in (client, server):
+            with suppress(ssl_module.SSLError):
+                side.do_handshake()
+        with suppress(ValueError):
+            certificate = client.getpeercert(True)
+            if certificate is not None:
+                return certificate
+    return None

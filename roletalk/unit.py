@@ -1,0 +1,80 @@
+"""Units: the remote peers that this one is connected to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from ._session import UnitCore
+from ._wire import CloseCode
+from .callbacks import Callbacks
+
+if TYPE_CHECKING:
+    from ._session import Link
+    from .auth import PeerInfo
+    from .dialer import Dialer
+    from .peer import Peer
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class Unit(UnitCore):
+    """A remote peer, for as long as at least one connection to it lives.
+
+    `id`, `name`, `friendly`, `meta` and `tags` are what it said of itself when it came
+    (docs/protocol.md, section 4); `roles` is what it serves now.  A remote peer that went and came
+    back is another `Unit`.
+    """
+
+    peer: Peer
+    id: str
+    name: str
+    friendly: bool
+    meta: Mapping[str, str | int | float | bool]
+    tags: Mapping[str, str]
+
+    def __init__(self, peer: Peer, info: PeerInfo, key_id: str | None) -> None:
+        super().__init__(peer)
+        self.id = info.id
+        self.name = info.name
+        self.friendly = info.friendly
+        self.meta = info.meta
+        self.tags = info.tags
+        self.roles = frozenset(info.roles)
+        # What a further connection has to have proved as well (docs/protocol.md, section 8).
+        self._key_id = key_id
+        # The counter of the last roles message that was taken.
+        self._roles_at = -1
+        self._dialers: set[Dialer] = set()
+        self._close_callbacks: Callbacks[Unit] = Callbacks(peer._callback_tasks)
+        self._lost = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        return not self.gone
+
+    @property
+    def connections(self) -> tuple[Link, ...]:
+        """The connections to it that are open or opening their closing handshake."""
+        return self.links
+
+    async def close(self) -> None:
+        """Close all its connections on purpose (4000) and stop reconnecting to its addresses.
+
+        Returns when the last one is gone; requests pending on it fail with `UnitClosedError`.
+        """
+        self.peer.bind()
+        for dialer in tuple(self._dialers):
+            dialer.stop()
+        for link in self.connections:
+            link.close(CloseCode.MANUAL, "closed on purpose")
+        await self._lost.wait()
+
+    def on_close(self, function: F) -> F:
+        """Decorate a callback, called with the unit when its last connection is gone."""
+        return self._close_callbacks.add(function)
+
+    def __repr__(self) -> str:
+        state = f"connections={len(self.connections)}" if self.connected else "closed"
+        return f"<Unit {self.name!r} id={self.id!r} {state}>"

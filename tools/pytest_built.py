@@ -1,0 +1,52 @@
+"""A pytest plugin that makes sure which build of roletalk the tests run on.
+
+`pytest -p tools.pytest_built --built=release` refuses to start unless the roletalk it imports is that
+build, whole, and of the sources in this checkout.  Importing it before any test module does also
+settles that they all get this one.
+"""
+
+from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import pytest
+from picows.version import __version__ as installed
+
+SOURCES = Path(__file__).resolve().parent.parent / "roletalk"
+PACKAGES = {
+    "release": SOURCES,
+    "debug": SOURCES.parent / "build" / "debug" / "lib" / "roletalk",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--built", choices=tuple(PACKAGES), default="release")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    variant: str = config.getoption("built")
+    package = PACKAGES[variant]
+    wanted = {source.stem for source in SOURCES.glob("*.pyx")}
+    built = {
+        file.name.split(".", 1)[0]
+        for file in package.iterdir()
+        if file.name.endswith(EXTENSION_SUFFIXES[0])
+    }
+    if built != wanted:
+        missing, stale = sorted(wanted - built), sorted(built - wanted)
+        raise pytest.UsageError(f"the {variant} build lacks {missing} and has {stale} left over")
+    for name in sorted(wanted):
+        found = import_module(f"roletalk.{name}").__file__
+        if found is None or Path(found).resolve().parent != package:
+            raise pytest.UsageError(f"roletalk.{name} comes from {found}, not from {package}")
+    if import_module("roletalk._debug").is_debug_build() != (variant == "debug"):
+        raise pytest.UsageError(f"{package} does not hold the {variant} build")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    variant: str = config.getoption("built")
+    built_against = import_module("roletalk._build_info").PICOWS
+    return (
+        f"roletalk: {variant} build in {PACKAGES[variant]},"
+        f" picows {installed} (built against {built_against})"
+    )
