@@ -72,7 +72,7 @@ cdef class UnitCore(Responder):
         readonly CallTable calls
         list _links
         Py_ssize_t _next_link
-        set tasks                      # of async handlers that run for this unit
+        readonly set tasks                      # of async handlers that run for this unit
         readonly bint gone             # its last connection is lost
 
     cdef Link pick_link(self)
