@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +29,7 @@ from .victim import KEY_ID, KEYS
 ROOT = Path(__file__).resolve().parents[2]
 MAX_GROWTH = 64 << 20  # bytes that one case may add to the victim's peak memory
 MAX_SILENCE = 2.0  # seconds that a bystander may wait; the bar is 0.25, noise must not decide
+MAX_DIALS_AT_ONCE = 16  # "never more than a few at a time": docs/protocol.md, section 8
 PROBE_EVERY = 0.01  # seconds between two questions of the bystander
 
 _fresh = itertools.count(1)
@@ -251,6 +252,13 @@ def assert_usable(connection: raw.Connection) -> None:
     answer = connection.ask("svc", "ping", token)
     assert answer.kind == raw.RESOLVE
     assert answer.data == token
+
+
+def count_dials(connection: raw.Connection, traps: Sequence[raw.RawListener]) -> int:
+    """How often the victim dialled any of the traps, given the time that fifty questions take."""
+    for _ in range(50):
+        assert_usable(connection)
+    return sum(trap.pending() for trap in traps)
 
 
 def assert_rejected(answer: raw.Message) -> str:

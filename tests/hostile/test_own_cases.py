@@ -375,7 +375,7 @@ def test_a_million_fragments(victim: VictimProcess) -> None:
 
 BLOB = raw.value(b"x" * 65536)
 STALLED: list[tuple[str, bytes, int]] = [
-    ("rejects", frame(raw.BINARY, raw.request("svc", "nope", 7)) * 1000, 300),
+    ("rejects", frame(raw.BINARY, raw.request("svc", "nope", 7)) * 1000, 1500),
     ("replies", frame(raw.BINARY, raw.request("svc", "ping", 7, BLOB)) * 4, 750),
     ("late-replies", frame(raw.BINARY, raw.request("svc", "echo", 7, BLOB)) * 4, 750),
 ]
@@ -385,7 +385,7 @@ STALLED: list[tuple[str, bytes, int]] = [
 def test_pings_that_nobody_reads_the_answers_of(victim: VictimProcess, unfinished: bytes) -> None:
     with victim.watched(), victim.connect() as connection:
         connection.send_raw(unfinished)
-        pour(connection, frame(raw.PING, b"p" * 125) * 1000, 100)
+        pour(connection, frame(raw.PING, b"p" * 125) * 1000, 700)
 
 
 @pytest.mark.parametrize(("data", "times"), ids(STALLED))

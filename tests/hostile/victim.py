@@ -40,7 +40,6 @@ class Victim:
         self.seen: list[dict[str, str]] = []
         self.gone: list[dict[str, str]] = []
         self.calls: Counter[str] = Counter()
-        self.data: object = None
         limits = {
             "handshake_timeout": options.handshake_timeout,
             "heartbeat_interval": options.heartbeat_interval,
@@ -83,7 +82,7 @@ class Victim:
         @service.on_message("note")
         def note(ctx: Any) -> None:
             self.calls[ctx.unit.id] += 1
-            self.data = ctx.data
+            _ = ctx.data
             self.calls["note"] += 1
 
         if hasattr(service, "on_readable"):

@@ -1,0 +1,36 @@
+"""Fixtures and settings of the whole suite."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+from roletalk._debug import is_debug_build, live_objects
+
+# A slow machine is no failure: no deadline decides; CI prints what is needed to repeat a failure.
+hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=200, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """In the debug build: whatever compiled objects a test made are gone after it."""
+    if not is_debug_build():
+        yield
+        return
+    gc.collect()
+    before = live_objects()
+    yield
+    for _ in range(3):
+        gc.collect()
+    after = live_objects()
+    assert after == before, f"compiled objects left behind: {after} (before: {before})"
+
+
+def pytest_report_header() -> str:
+    return f"roletalk build: {'debug' if is_debug_build() else 'release'}"
