@@ -105,7 +105,7 @@ async def show_failover(report: Report, peer: roletalk.Peer, workers: list[Worke
 
     share = after[unit] / after.total() * len(workers) if after else 0.0
     for one in sorted(after, key=lambda one: one.name):
-        report.line(f"{one.name}  {after[one]:>9,} answers in the {AFTER_SECONDS:.0f} s after")
+        report.line(f"{one.name}  {after[one]:>9,} answers in {AFTER_SECONDS:.0f} s after healing")
     report.check(
         unit not in before_units and abs(share - 1) <= SHARE_TOLERANCE,
         f"round robin healed: {victim.name} gets {share:.0%} of an even share",

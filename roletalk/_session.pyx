@@ -109,6 +109,10 @@ collections.abc.Coroutine.register(_Done)
 cdef _Done _DONE = _Done()
 
 
+# docs/protocol.md, section 8: a handshake message has at most 64 KiB.
+cdef FrameLimits _STRANGER_LIMITS = FrameLimits(max_message_size=65536)
+
+
 cdef class PeerCore:
     def __init__(self, FrameLimits limits, *, request_timeout, bint expose_errors, Py_ssize_t max_handlers,
                  Py_ssize_t max_pending, double slow_handler):
@@ -231,13 +235,15 @@ cdef class PeerCore:
 
 cdef class Link(Connection):
     def __init__(self, PeerCore peer, owner, *, bint is_client):
-        Connection.__init__(self, peer.loop, peer.limits, is_client=is_client)
+        Connection.__init__(self, peer.loop, _STRANGER_LIMITS, is_client=is_client)
         self.peer = peer
         self.owner = owner
 
     def admit(self, UnitCore unit):
         """The handshake is done: from now on messages are dispatched for `unit`."""
         self.unit = unit
+        self.limits = self.peer.limits
+        self._transport.set_write_buffer_limits(high=self.limits.high_water, low=self.limits.low_water)
         unit._links.append(self)
 
     cdef int opened(self) except -1:

@@ -129,7 +129,8 @@ class Dialer:
         admission = Admission(self._peer, dialer=self)
         opening = asyncio.ensure_future(self._open(admission))
         try:
-            await asyncio.wait({opening, admission.result}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {opening, admission.result}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if opening.done() and opening.exception() is not None:
                 admission.fail(self._connect_error(opening.exception()))
             return await admission.result

@@ -13,7 +13,7 @@
     ├── StreamError            a stream failed after it was accepted
     └── WouldBlock             sending now would pass the high-water mark or a limit
     Reject                     raised *in handlers*: answer with a reject
-    BadPayload                 a payload that does not decode (a Reject, too)
+    BadPayload                 a payload that does not decode (a Reject and a ProtocolError)
 
 Whose fault it is stands in the type: `ProtocolError`, `RemoteError` and
 `BadPayload` are the remote side's; `TypeError` and `ValueError` are the caller's.
@@ -21,7 +21,6 @@ Whose fault it is stands in the type: `ProtocolError`, `RemoteError` and
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -96,28 +95,8 @@ class RemoteError(RoletalkError):
         self.event = event
 
 
-# asyncio.TimeoutError is the builtin TimeoutError from Python 3.11 on; on 3.10 both are caught.
-_Timeouts: tuple[type[Exception], ...] = (
-    (TimeoutError,)
-    if asyncio.TimeoutError is TimeoutError
-    else (TimeoutError, asyncio.TimeoutError)
-)
-
-if TYPE_CHECKING:
-
-    class RequestTimeout(RoletalkError, TimeoutError):
-        """No answer came within the request's timeout; the unit may or may not have run it."""
-
-else:
-    RequestTimeout = type(
-        "RequestTimeout",
-        (RoletalkError, *_Timeouts),
-        {
-            "__module__": __name__,
-            "__doc__": "No answer came within the request's timeout; "
-            "the unit may or may not have run it.",
-        },
-    )
+class RequestTimeout(RoletalkError, TimeoutError):
+    """No answer came within the request's timeout; the unit may or may not have run it."""
 
 
 class UnitClosedError(RoletalkError, ConnectionError):
@@ -140,8 +119,13 @@ class Reject(Exception):
         self.text = text or "rejected"
 
 
-class BadPayload(Reject, ValueError):
+class BadPayload(Reject, ProtocolError, ValueError):
     """A received payload does not decode (docs/protocol.md, section 2).
 
-    A `Reject`, so that a handler which reads such a payload answers with its text.
+    A `Reject`, so that a handler which reads such a payload answers with its text, and a
+    `ProtocolError`, so that a caller who reads such a reply catches it as any `RoletalkError`.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.close_code = 4003

@@ -12,8 +12,15 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from picows import (
+    WSListener,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # compiled, not in its stub
 
 from ._frame import ConnectionState
@@ -66,7 +73,7 @@ _PICOWS_LOG: Final = _QuietLog()
 
 
 def websocket_protocol(
-    listener_factory: Callable[..., Link],
+    listener_factory: Callable[..., WSListener | WSUpgradeResponseWithListener],
     *,
     host: str | None = None,
     target: str | None = None,
@@ -156,12 +163,7 @@ class Gate(asyncio.BufferedProtocol):
         if self._guarding:
             self._budget -= nbytes
             if self._budget < 0:
-                self._admission.fail(
-                    ProtocolError(
-                        "too many bytes before the end of the handshake", CloseCode.TOO_BIG
-                    )
-                )
-                self.transport.abort()
+                self._admission.too_much()
                 return
         else:
             self._admission.link.bytes_seen()
@@ -217,7 +219,7 @@ class Admission:
         self.result.add_done_callback(_retrieve)
         if dialer is None:
             self.ws = websocket_protocol(
-                lambda request: self.link, max_message_size=peer.limits.max_message_size
+                self._accept, max_message_size=peer.limits.max_message_size
             )
         else:
             self.ws = websocket_protocol(
@@ -227,6 +229,15 @@ class Admission:
                 max_message_size=peer.limits.max_message_size,
             )
         self.gate = Gate(self, self.ws)
+
+    def _accept(self, request: WSUpgradeRequest) -> Link | WSUpgradeResponseWithListener:
+        """picows's answer to an upgrade request; it knows drafts of WebSocket that we do not speak."""
+        if request.headers.get("sec-websocket-version", "13") == "13":
+            return self.link
+        refusal = WSUpgradeResponse.create_error_response(
+            HTTPStatus.UPGRADE_REQUIRED, b"RFC 6455 only", {"Sec-WebSocket-Version": "13"}
+        )
+        return WSUpgradeResponseWithListener(refusal, None)
 
     # -- the gate's and the link's calls, in the order they come
 
@@ -368,6 +379,15 @@ class Admission:
         # A stranger that stalls will not take part in a closing handshake either.
         self.link.close(CloseCode.AUTH_REJECTED, "handshake timeout")
         self.abort()
+
+    def too_much(self) -> None:
+        text = "too many bytes before the end of the handshake"
+        self.fail(ProtocolError(self._about(text), CloseCode.TOO_BIG))
+        if self.link.is_open:
+            self.gate.transport.pause_reading()
+            self.link.close(CloseCode.TOO_BIG, text)
+        else:
+            self.abort()
 
     def give_up(self) -> None:
         """Drop the connection, unless it ends by its closing handshake already."""

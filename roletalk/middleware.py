@@ -45,10 +45,11 @@ def wrap(
     if not concerned:
         return function
 
-    async def call(context: Context) -> Any:
+    async def innermost(context: Context) -> Any:
         result = function(context)
         return await result if inspect.isawaitable(result) else result
 
+    call: Callable[[Context], Coroutine[Any, Any, Any]] = innermost
     for middleware in reversed(concerned):
         call = _around(middleware, call)
     return call

@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import msgspec
 
@@ -247,9 +247,13 @@ class Peer(PeerCore):
         """Decorate a callback, called with each role that is made on this peer."""
         return self._role_callbacks.add(function)
 
-    def middleware(
-        self, function: M | None = None, *, kinds: Iterable[Kind] | None = None
-    ) -> Any:
+    @overload
+    def middleware(self, *, kinds: Iterable[Kind] | None = None) -> Callable[[M], M]: ...
+
+    @overload
+    def middleware(self, function: M, *, kinds: Iterable[Kind] | None = None) -> M: ...
+
+    def middleware(self, function: M | None = None, *, kinds: Iterable[Kind] | None = None) -> Any:
         """Decorate ``async def m(ctx, call_next)``, called around the handlers of all roles.
 
         See `Role.middleware`; a peer's come before a role's.

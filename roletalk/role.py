@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from ._context import Context, RequestContext
 from ._dispatch import RoleCore, encode_name
 from .callbacks import Callbacks
 from .middleware import Kind, Middleware, MiddlewareFunction, wrap
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 F = TypeVar("F", bound=Callable[..., Any])
+MessageHandler = TypeVar("MessageHandler", bound=Callable[[Context], Any])
+RequestHandler = TypeVar("RequestHandler", bound=Callable[[RequestContext], Any])
 M = TypeVar("M", bound=MiddlewareFunction)
 
 
@@ -51,6 +54,14 @@ class Role(RoleCore):
         self.peer._roles_changed()
         self._status_callbacks(self)
 
+    @overload
+    def on_message(
+        self, event: str | None = None
+    ) -> Callable[[MessageHandler], MessageHandler]: ...
+
+    @overload
+    def on_message(self, event: MessageHandler) -> MessageHandler: ...
+
     def on_message(self, event: Any = None) -> Any:
         """Decorate the handler of one-way messages of `event`; with no event, of every event that has
         no handler of its own.  A second handler of an event replaces the first.
@@ -58,6 +69,14 @@ class Role(RoleCore):
         It is called with a `Context`; what it returns is ignored.  Sync or async.
         """
         return self._decorator("message", event)
+
+    @overload
+    def on_request(
+        self, event: str | None = None
+    ) -> Callable[[RequestHandler], RequestHandler]: ...
+
+    @overload
+    def on_request(self, event: RequestHandler) -> RequestHandler: ...
 
     def on_request(self, event: Any = None) -> Any:
         """Decorate the handler of requests of `event`; with no event, of every event that has no handler
@@ -89,9 +108,13 @@ class Role(RoleCore):
         self._wrap_handlers()
         return function
 
-    def middleware(
-        self, function: M | None = None, *, kinds: Iterable[Kind] | None = None
-    ) -> Any:
+    @overload
+    def middleware(self, *, kinds: Iterable[Kind] | None = None) -> Callable[[M], M]: ...
+
+    @overload
+    def middleware(self, function: M, *, kinds: Iterable[Kind] | None = None) -> M: ...
+
+    def middleware(self, function: M | None = None, *, kinds: Iterable[Kind] | None = None) -> Any:
         """Decorate ``async def m(ctx, call_next)``, called around this role's handlers.
 
         The peer's middlewares come first, then the role's, in the order they were added.

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rawmessages import (
+from tests.rawmessages import (
     ACQUAINT,
     CHALLENGE,
     CHUNK,

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from handshakes import (
+from tests.handshakes import (
     Legacy,
     Rt2,
     Side,

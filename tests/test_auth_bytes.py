@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from handshakes import (
+from tests.handshakes import (
     WELCOME,
     Rt2,
     body,

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))  # `demo` is run from the checkout, it is not installed
-
-from demo.corpus import differences, pieces, plain_counts, read_texts  # noqa: E402
-from demo.report import Report  # noqa: E402
+from demo.corpus import differences, pieces, plain_counts, read_texts
+from demo.processes import REPOSITORY
+from demo.report import Report
 
 END_SECONDS = 120.0  # of patience with a busy machine; the demo says itself how long it took
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from handshakes import side
+from tests.handshakes import side
 
 from roletalk.keys import Challenges, KeyRing, generate_key
 

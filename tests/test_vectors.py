@@ -9,9 +9,6 @@ import re
 from hashlib import sha256
 from pathlib import Path
 
-import rawclient as raw
-from recordings import MEANT, each_pair, echoed, load, respelled, same, spelled_by
-
 from roletalk._codec import (
     build_answer,
     build_message,
@@ -22,6 +19,8 @@ from roletalk._codec import (
 )
 from roletalk._wire import MessageType
 from roletalk.keys import Key
+from tests import rawclient as raw
+from tests.recordings import MEANT, each_pair, echoed, load, respelled, same, spelled_by
 
 PROTOCOL = Path(__file__).resolve().parent.parent / "docs" / "protocol.md"
 

@@ -10,12 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import rawclient as raw
-from recordings import CHANGED, MEANT, Recording, each_pair, load, respelled, same
-
 import roletalk
 from roletalk._codec import decode_value, parse_envelope
 from roletalk._wire import MessageType
+from tests import rawclient as raw
+from tests.recordings import CHANGED, MEANT, Recording, each_pair, load, respelled, same
 
 MASK = b"\x37\xfa\x21\x3d"
 

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import rawclient as raw
 
 import roletalk
+from tests import rawclient as raw
 
 from .harness import (
     MAX_DIALS_AT_ONCE,
@@ -42,7 +42,7 @@ from .harness import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 CASES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("hostile.json").read_text())
 
@@ -172,14 +172,18 @@ def playing(victim: VictimProcess, case: dict[str, Any]) -> Iterator[Player]:
         yield player
 
 
+def record(request: pytest.FixtureRequest, victim: VictimProcess) -> None:
+    """How long the bystander waited at most, for reports to show."""
+    slowest = round(victim.bystander.slowest * 1000, 1)
+    request.node.user_properties.append(("bystander_slowest_ms", slowest))
+
+
 @pytest.mark.parametrize("case", parameters(acquaint=False))
-def test_case(
-    victim: VictimProcess, case: dict[str, Any], record_property: Callable[[str, object], None]
-) -> None:
+def test_case(victim: VictimProcess, case: dict[str, Any], request: pytest.FixtureRequest) -> None:
     with playing(victim, case) as player:
         pass
     until(lambda: not any(victim.units(peer_id) for peer_id in player.peer_ids))
-    record_property("bystander_slowest_ms", round(victim.bystander.slowest * 1000, 1))
+    record(request, victim)
 
 
 def named_ports(case: dict[str, Any]) -> list[int]:
@@ -193,9 +197,7 @@ def named_ports(case: dict[str, Any]) -> list[int]:
 
 @pytest.mark.parametrize("case", parameters(acquaint=True))
 def test_acquaint(
-    fresh_victim: VictimProcess,
-    case: dict[str, Any],
-    record_property: Callable[[str, object], None],
+    fresh_victim: VictimProcess, case: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     """Whom the victim dials for strangers.  The last thing asked of it is a dial that it does make, so
     that one which it was not to make had its time."""
@@ -215,7 +217,7 @@ def test_acquaint(
             assert count_dials(player.connection, traps) <= MAX_DIALS_AT_ONCE
         else:
             assert count_dials(player.connection, traps) <= 1
-    record_property("bystander_slowest_ms", round(fresh_victim.bystander.slowest * 1000, 1))
+    record(request, fresh_victim)
 
 
 def test_the_cases_are_whole() -> None:

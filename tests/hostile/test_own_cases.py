@@ -13,7 +13,8 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-import rawclient as raw
+
+from tests import rawclient as raw
 
 from .harness import (
     VictimProcess,
@@ -223,6 +224,21 @@ def served_again(victim: VictimProcess) -> bool:
     return True
 
 
+@pytest.mark.parametrize("fin", [True, False], ids=["one-frame", "fragments"])
+def test_strangers_cannot_have_megabytes_kept(victim: VictimProcess, fin: bool) -> None:
+    """Eight of them announce a message of the greatest size, and send nearly all of it."""
+    piece = bytes(1 << 20)
+    with victim.watched(), contextlib.ExitStack() as stack:
+        for _ in range(8):
+            connection = stack.enter_context(victim.dial())
+            with contextlib.suppress(raw.PeerGone):
+                if fin:
+                    connection.send_raw(raw.frame_header(raw.BINARY, MAX_MESSAGE) + piece * 15)
+                else:
+                    connection.send_raw(frame(raw.BINARY, piece, fin=False))
+                    connection.send_raw(frame(raw.CONTINUATION, piece, fin=False) * 14)
+
+
 def test_a_storm_of_resets(victim: VictimProcess) -> None:
     """Connections reset at every stage, in the middle of a frame included."""
     with victim.watched():
@@ -281,7 +297,7 @@ BAD_FRAMES: list[tuple[str, bytes, tuple[int, ...]]] = [
     ("length-2^62", raw.frame_header(raw.BINARY, 1 << 62), (1009,)),
     ("length-2^32", raw.frame_header(raw.BINARY, 1 << 32), (1009,)),
     ("length-over-by-one", raw.frame_header(raw.BINARY, MAX_MESSAGE + 1), (1009,)),
-    ("length-over-by-the-fragment", BEGUN + raw.frame_header(0, MAX_MESSAGE), (1009,)),
+    ("over-by-the-fragment", BEGUN + frame(raw.CONTINUATION, bytes(MAX_MESSAGE)), (1009,)),
     ("text", frame(raw.TEXT, b"hello"), (4002,)),
     ("text-empty", frame(raw.TEXT), (4002,)),
     ("text-in-fragments", frame(raw.TEXT, b"a", fin=False) + frame(0, b"b"), (4002,)),

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import rawclient as raw
+
+from tests import rawclient as raw
 
 from .harness import (
     VictimProcess,
@@ -156,7 +157,8 @@ BAD_BYTES: list[tuple[str, bytes]] = [
     ("length-top-bit", raw.frame_header(raw.BINARY, 1 << 63, mask=None)),
     ("length-2^62", raw.frame_header(raw.BINARY, 1 << 62, mask=None)),
     ("length-4-GiB", raw.frame_header(raw.BINARY, 1 << 32, mask=None)),
-    ("over-64-KiB", raw.frame_header(raw.BINARY, (64 << 10) + 1, mask=None)),
+    ("over-64-KiB", frame(raw.BINARY, b"\x01{" + b" " * (64 << 10) + b"}", mask=None)),
+    ("endless", raw.frame_header(raw.BINARY, 16 << 20, mask=None) + bytes(15 << 20)),
     ("empty-message", frame(raw.BINARY, mask=None)),
     ("challenge-null", message(raw.CHALLENGE, None)),
     ("challenge-nesting", frame(raw.BINARY, b"\x01" + b"[" * 60_000, mask=None)),

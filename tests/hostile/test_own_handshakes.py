@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 import pytest
-import rawclient as raw
+
+from tests import rawclient as raw
 
 from .harness import VictimProcess, assert_closed, assert_usable, fresh_id, ids, until
 from .victim import KEY_ID, KEYS, OTHER_KEY_ID
@@ -118,16 +119,22 @@ def test_an_extension_that_names_the_victim_itself(victim: VictimProcess) -> Non
         assert_closed(connection, (4001,))
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["unfinished", "finished"])
-def test_over_64_kib_in_fragments(victim: VictimProcess, last: bool) -> None:
+def test_over_64_kib_in_fragments(victim: VictimProcess) -> None:
+    pieces = [b'\x01{"padding":"', *[b"p" * 1024] * 65, b'"}']
+    with victim.watched(), victim.dial() as connection:
+        with contextlib.suppress(raw.PeerGone):
+            connection.send_fragments(pieces)
+        assert_closed(connection, (1009, 4001))
+
+
+def test_a_message_without_end(victim: VictimProcess) -> None:
+    """It is cut off before a megabyte of it came."""
     with victim.watched(), victim.dial() as connection:
         with contextlib.suppress(raw.PeerGone):
             connection.send_frame(raw.BINARY, b'\x01{"padding":"', fin=False)
-            for _ in range(65):
+            for _ in range(1024):
                 connection.send_frame(raw.CONTINUATION, b"p" * 1024, fin=False)
-            if last:
-                connection.send_frame(raw.CONTINUATION, b'"}')
-        assert_closed(connection, (1009, 4001))
+        assert_closed(connection)
 
 
 @pytest.mark.parametrize("length", [16, 256])
@@ -343,11 +350,12 @@ REFUSED_WITHOUT_KEYS: list[tuple[str, list[bytes]]] = [
 
 @pytest.mark.parametrize("messages", ids(REFUSED_WITHOUT_KEYS))
 def test_refused_without_keys(victim: VictimProcess, messages: list[bytes]) -> None:
+    """The close frame may be lost where the victim did not read all that was sent."""
     with victim.watched(), victim.dial("keyless") as connection:
         with contextlib.suppress(raw.PeerGone):
             for each in messages:
                 connection.send(each)
-        assert_closed(connection, (4001, 4002, 4006, 4007, 1009))
+        assert_closed(connection, (4001, 4002, 4006, 4007, 1009, None))
 
 
 def test_confirmed_twice(victim: VictimProcess) -> None:

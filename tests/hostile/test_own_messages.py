@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-import rawclient as raw
+
+from tests import rawclient as raw
 
 from .harness import (
     MAX_DIALS_AT_ONCE,

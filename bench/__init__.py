@@ -1,0 +1,1 @@
+"""The benchmark: two processes on loopback, ours and a reference taking turns.  ``make bench``."""
