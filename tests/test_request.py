@@ -393,8 +393,8 @@ class Broken:
 
 @pytest.mark.parametrize(
     "reply",
-    [object(), {"a": {1, 2}}, "\ud800", 10**400, nested(100_000), {1.5: object()}],
-    ids=["object", "inner set", "surrogate", "huge int", "nested", "bad key"],
+    [object(), {"a": object()}, "\ud800", 10**400, nested(100_000), {1.5: object()}],
+    ids=["object", "inner object", "surrogate", "huge int", "nested", "bad key"],
 )
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_a_reply_that_cannot_be_encoded(

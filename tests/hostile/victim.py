@@ -89,18 +89,19 @@ class Victim:
             self.serve_streams(service)
 
     def serve_streams(self, service: Any) -> None:
-        @service.on_readable("up")
         async def up(ctx: Any) -> None:
             """A reader that never reads."""
             async with ctx.accept():
                 await asyncio.Event().wait()
 
-        @service.on_writable("down")
         async def down(ctx: Any) -> None:
             """A writer that has more to say than anybody should be made to hold."""
             async with ctx.accept() as stream:
                 for _ in range(STREAM_CHUNKS):
                     await stream.write(STREAM_CHUNK)
+
+        service.on_readable("up")(up)
+        service.on_writable("down")(down)
 
     def state(self) -> dict[str, Any]:
         """`seen` and `gone`: every unit that ever came or went; `calls`: handler calls by unit id;
@@ -137,8 +138,9 @@ class Victim:
                 return {"error": type(error).__name__, "text": str(error)[:500]}
             return {"error": None, "id": unit.id}
         if order["do"] == "leave":
-            unit = peer.unit(order["id"])
-            await unit.close()
+            leaving = peer.unit(order["id"])
+            assert leaving is not None
+            await leaving.close()
             return {}
         raise ValueError(order["do"])
 

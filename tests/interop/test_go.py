@@ -337,7 +337,7 @@ async def test_frozen_go_peer_is_given_up_and_found_again(program: Path) -> None
         await GoPeer.start(program) as go,
         Peer(heartbeat_interval=0.2, heartbeat_timeout=0.3) as peer,
     ):
-        unit = await link(peer, go, "python")
+        unit = await link(peer, go, "python", reconnect=True)
         closed = asyncio.Event()
         unit.on_close(lambda _: closed.set())
         destination = peer.destination("go")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from roletalk import Context, Peer, Reject, RemoteError, RequestTimeout
+from roletalk import Context, NoUnitsError, Peer, Reject, RemoteError, RequestTimeout
 
 from .gopeer import GoError, GoPeer, GoValue, Relay, same, typed
 from .linking import link, looped
@@ -297,20 +297,18 @@ async def test_long_names(program: Path) -> None:
 async def test_gos_rejects(program: Path, dialler: str) -> None:
     async with await GoPeer.start(program) as go, Peer() as peer:
         unit = await link(peer, go, dialler)
-        for role, event in [
-            ("go", "fail"),
-            ("go", "fail_null"),
-            ("go", "no such event"),
-            ("no such role", "echo"),
-        ]:
+        destination = peer.destination("go")
+        for event in ("fail", "fail_null", "no such event"):
             with pytest.raises(RemoteError) as caught:
-                await peer.destination(role).request(event, unit=unit, timeout=5)
+                await destination.request(event, timeout=5)
             error = caught.value
             # Go writes its errors as the object {}.
             assert error.text == "rejected"
-            assert (error.unit, error.role, error.event) == (unit, role, event)
-        await peer.destination("no such role").send("gone", unit=unit)
-        assert (await peer.destination("go").request("echo", 1, timeout=5)).data == 1
+            assert (error.unit, error.role, error.event) == (unit, "go", event)
+        with pytest.raises(NoUnitsError):
+            await peer.destination("no such role").request("echo", unit=unit, timeout=5)
+        await destination.send("no such message", unit=unit)
+        assert (await destination.request("echo", 1, timeout=5)).data == 1
 
 
 @pytest.mark.parametrize("dialler", ["python", "go"])
