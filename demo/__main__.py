@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ from .processes import REPOSITORY, Worker, Workers
 from .report import Report
 from .worker import KEY_ID
 
+INTERRUPTED = 128 + signal.SIGINT  # the status that shells give
+
 
 async def run(folder: Path, number: int) -> int:
     """The whole demonstration.  Returns the exit status."""
@@ -26,6 +29,9 @@ async def run(folder: Path, number: int) -> int:
     texts = read_texts(folder)
     key = roletalk.generate_key()
     began = time.perf_counter()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        loop.add_signal_handler(signal.SIGINT, task.cancel)  # quiet on every version of Python
     print(f"roletalk demo: a gateway and {number} workers on Python {platform.python_version()}")
     try:
         async with Workers(number, key) as workers, roletalk.Peer(name="gateway") as peer:
@@ -72,8 +78,8 @@ def main() -> int:
         parser.error(f"no folder {options.folder}")
     try:
         return uvloop.run(run(options.folder, options.workers))
-    except KeyboardInterrupt:
-        return 130
+    except asyncio.CancelledError:
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

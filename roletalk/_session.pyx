@@ -39,6 +39,15 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     bint PyCoro_CheckExact(object candidate)
 
+cdef extern from *:
+    """
+    static int roletalk_is_awaitable(PyObject* value) {
+        PyAsyncMethods* methods = Py_TYPE(value)->tp_as_async;
+        return methods != NULL && methods->am_await != NULL;
+    }
+    """
+    bint _is_awaitable "roletalk_is_awaitable"(object value)
+
 cdef enum:
     NAMES_CACHE = 1024                 # events that a destination keeps encoded
     REJECT_TEXT = 4096                 # characters of a remote reject that are kept
@@ -481,14 +490,16 @@ cdef class UnitCore(Responder):
         PyContext_Enter(variables)
         try:
             value = handler.target(context)
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
             PyContext_Exit(variables)
             return self._failed(handler, context, exc)
         except BaseException:
             PyContext_Exit(variables)
             raise
         PyContext_Exit(variables)
-        if PyCoro_CheckExact(value) or asyncio.iscoroutine(value):
+        if _is_awaitable(value):
+            if not PyCoro_CheckExact(value) and not asyncio.iscoroutine(value):
+                value = _awaited(value)
             self._spawn(handler, context, value, variables)
         else:
             self._returned(handler, context, value)
@@ -574,6 +585,10 @@ cdef class UnitCore(Responder):
         else:
             self.peer.counters.rejects_sent += 1
         return 0
+
+
+async def _awaited(awaitable):
+    return await awaitable
 
 
 cdef class _Completion:

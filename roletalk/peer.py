@@ -49,6 +49,7 @@ MAX_LINKS_PER_UNIT: Final = 64
 MAX_ROLES: Final = 65_536
 MAX_RT2_MEMORY: Final = 65_536  # ids and addresses that have spoken rt2
 MAX_TAGS: Final = 256
+CANCEL_GRACE: Final = 1.0  # s
 LAG_WARNING: Final = 1.0  # s; a JS peer gives up after 2
 
 
@@ -153,6 +154,7 @@ class Peer(PeerCore):
         self._lag = 0.0
         self._max_lag = 0.0
         self._close_task: asyncio.Task[None] | None = None
+        self._closers: set[asyncio.Task[Any]] = set()
         self._closed: asyncio.Event = asyncio.Event()
 
     # -- identity
@@ -622,6 +624,16 @@ class Peer(PeerCore):
         May be called twice, and before `close`.
         """
         self.bind()
+        self._note_closer()
+        await self._drain(timeout)
+
+    def _note_closer(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._closers.add(task)
+            task.add_done_callback(self._closers.discard)
+
+    async def _drain(self, timeout: float | None) -> None:
         deadline = None if timeout is None else clock() + timeout
         if not self.closing:
             self.closing = True
@@ -638,16 +650,14 @@ class Peer(PeerCore):
         await self._all_sent(deadline)
 
     async def _handlers_done(self, deadline: float | None) -> None:
-        current = asyncio.current_task()
-        tasks = {task for unit in self.units for task in unit.tasks if task is not current}
+        # A handler may be the one that closes the peer: it is not waited for.
+        tasks = {task for unit in self.units for task in unit.tasks} - self._closers
         if tasks:
             await asyncio.wait(tasks, timeout=_left(deadline))
         late = {task for task in tasks if not task.done()}
-        for task in late:
-            task.cancel()
         if late:
             _log.warning("%d handlers were still running when the peer was closed", len(late))
-            await asyncio.wait(late, timeout=1.0)
+            await _cancel(late)
 
     async def _all_sent(self, deadline: float | None) -> None:
         while any(link.unsent_bytes for unit in self.units for link in unit.connections):
@@ -667,13 +677,14 @@ class Peer(PeerCore):
             self._closed.set()
             return
         self.bind()
+        self._note_closer()
         if self._close_task is None:
             self._close_task = self.loop.create_task(self._close(timeout), name="roletalk close")
         await asyncio.shield(self._close_task)
 
     async def _close(self, timeout: float | None) -> None:
         deadline = None if timeout is None else clock() + timeout
-        await self.drain(timeout)
+        await self._drain(timeout)
 
         def error(role: str, event: str) -> UnitClosedError:
             return UnitClosedError(
@@ -703,9 +714,7 @@ class Peer(PeerCore):
             self._ticker.cancel()
             self._ticker = None
         self.stop_sweeping()
-        for task in tuple(self._callback_tasks):
-            if task is not asyncio.current_task():
-                task.cancel()
+        await _cancel(self._callback_tasks - self._closers)
         self._closed.set()
 
     async def __aenter__(self) -> Peer:
@@ -723,6 +732,14 @@ class Peer(PeerCore):
     def __repr__(self) -> str:
         state = "closing" if self.closing else f"units={len(self._units)}"
         return f"<Peer {self.name!r} id={self.id!r} {state}>"
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel, and wait a little for those that take their time over it."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CANCEL_GRACE)
 
 
 def _left(deadline: float | None) -> float | None:

@@ -9,7 +9,7 @@ import asyncio
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from roletalk._frame import Connection, FrameLimits
@@ -36,8 +36,8 @@ class _Socket:
 class FakeTransport:
     """Keeps what is written; while `stalled`, it counts as unsent until `take`.
 
-    picows writes its own close frames past the transport, into the socket: `close` in `written`
-    comes last, so `Remote.sent` reads that socket after everything else.
+    picows writes the close frames of its own past the transport into the socket, after everything
+    else: `written` has them at the end.
     """
 
     def __init__(self, protocol: Any) -> None:
@@ -53,8 +53,8 @@ class FakeTransport:
         self._high, self._low = 65536, 16384
         self._over = False
         self._inbox = bytearray()
-        self._ours, self.theirs = socket.socketpair()
-        self.theirs.setblocking(False)
+        self._ours, self._theirs = socket.socketpair()
+        self._theirs.setblocking(False)
         protocol.connection_made(self)
 
     # -- what a connection calls
@@ -106,10 +106,23 @@ class FakeTransport:
             self.lost = True
             protocol, self.protocol = self.protocol, None
             protocol.connection_lost(None)
+            self._collect()
             self._ours.close()
-            self.theirs.close()
+            self._theirs.close()
+
+    def _collect(self) -> None:
+        with suppress(BlockingIOError):
+            self.writes.append(self._theirs.recv(1 << 16))
 
     # -- what the remote end does
+
+    def written(self) -> bytes:
+        """All that was written since the last call."""
+        if not self.lost:
+            self._collect()
+        data = b"".join(self.writes)
+        self.writes.clear()
+        return data
 
     def take(self, size: int | None = None) -> None:
         """The operating system took `size` of the unsent bytes, or all."""
@@ -150,16 +163,21 @@ class Recorder(Connection):
 
 
 class Remote:
-    """The other side of a connection, which is a server or a client; the upgrade is done."""
+    """The other side of a connection, which is a server or a client; the upgrade is done.
 
-    def __init__(self, connection: Connection) -> None:
+    `protocol` is what the transport talks to, if that is not picows alone.
+    """
+
+    def __init__(self, connection: Connection, protocol: Any = None) -> None:
         self.is_client = connection.is_client
-        protocol = websocket_protocol(
-            lambda *_: connection,
-            host="remote" if self.is_client else None,
-            max_message_size=connection.limits.max_message_size,
+        self.transport = FakeTransport(
+            protocol
+            or websocket_protocol(
+                lambda *_: connection,
+                host="remote" if self.is_client else None,
+                max_message_size=connection.limits.max_message_size,
+            )
         )
-        self.transport = FakeTransport(protocol)
         if self.is_client:
             found = re.search(rb"Sec-WebSocket-Key: (\S+)", self.transport.writes[0])
             assert found
@@ -182,14 +200,7 @@ class Remote:
 
     def sent(self) -> list[Frame]:
         """The frames that the connection wrote since the last call, unmasked."""
-        data = b"".join(self.transport.writes)
-        self.transport.writes.clear()
-        if not self.transport.lost:
-            try:
-                data += self.transport.theirs.recv(1 << 16)
-            except BlockingIOError:
-                pass
-        return list(parse_frames(data))
+        return list(parse_frames(self.transport.written()))
 
 
 def parse_frames(data: bytes) -> Iterator[Frame]:

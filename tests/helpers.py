@@ -118,3 +118,10 @@ async def raises_eventually(
             return exc
         assert asyncio.get_running_loop().time() < deadline, f"{error.__name__} was not raised"
         await asyncio.sleep(0.005)
+
+
+async def ready(client: roletalk.Peer, role: str = "r") -> roletalk.Destination:
+    """The destination of that name, once a unit serves it."""
+    destination = client.destination(role)
+    await destination.wait_ready(10)
+    return destination

@@ -413,6 +413,13 @@ class Connection:
             except PeerGone:
                 return self.close_code
 
+    def finish_sending(self) -> None:
+        """End this direction of the TCP connection; what the other side says can still be read."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise PeerGone(self.close_code, str(error)) from error
+
     def drop(self) -> None:
         """Close the socket, without a word."""
         self.sock.close()

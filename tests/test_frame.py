@@ -40,12 +40,17 @@ both_sides = pytest.mark.parametrize("client", [False, True], ids=["server", "cl
 
 
 def close_code_of(remote: Remote) -> int:
-    """The code of the one close frame that was sent, after which nothing may follow."""
+    """The code of the close frame that was sent.
+
+    Nothing but itself may follow it: picows says it again to what comes after a violation.
+    """
     frames = remote.sent()
     closes = [frame for frame in frames if frame.opcode == CLOSE]
-    assert len(closes) == 1, f"{len(closes)} close frames"
-    assert frames[-1] is closes[0], "frames after the close frame"
-    return int.from_bytes(closes[0].payload[:2], "big")
+    assert closes
+    assert frames[-len(closes) :] == closes, "frames after the close frame"
+    codes = {int.from_bytes(frame.payload[:2], "big") for frame in closes}
+    assert len(codes) == 1
+    return codes.pop()
 
 
 # -- whole messages ----------------------------------------------------------------------------------
@@ -310,7 +315,7 @@ async def test_a_close_code_that_may_not_be_sent(client: bool, code: int) -> Non
         remote.feed(remote.frame(CLOSE, close_payload(code)))
         await turns()
         assert close_code_of(remote) == 1002
-        remote.feed(remote.frame(CLOSE, close_payload(1002)))
+        remote.transport.close()
         await eventually(lambda: connection.state == ConnectionState.CLOSED)
         assert connection.closed_by_us
         assert connection.close_code == 1002

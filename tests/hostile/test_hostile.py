@@ -44,6 +44,8 @@ from .harness import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 CASES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("hostile.json").read_text())
 
 STALL = 3.0  # seconds after which a victim that does not read is left alone

@@ -26,6 +26,8 @@ from .harness import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 frame = raw.encode_frame
 MAX_MESSAGE = 16 << 20
 HEAD_LIMIT = 16 << 10
@@ -188,7 +190,6 @@ def test_a_hundred_unauthenticated_connections_from_loopback(victim: VictimProce
             assert connection.read_message()[0] == raw.CHALLENGE
 
 
-@pytest.mark.slow
 def test_unauthenticated_connections_are_limited() -> None:
     """Past 1024 of them a further one is not served until others are gone."""
     resource = pytest.importorskip("resource")

@@ -13,6 +13,8 @@ from tests import rawclient as raw
 from .harness import VictimProcess, assert_closed, assert_usable, fresh_id, ids, until
 from .victim import KEY_ID, KEYS, OTHER_KEY_ID
 
+pytestmark = pytest.mark.slow
+
 HANDSHAKE_LIMIT = 64 << 10
 
 

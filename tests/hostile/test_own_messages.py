@@ -19,6 +19,8 @@ from .harness import (
     ids,
 )
 
+pytestmark = pytest.mark.slow
+
 MAX_MESSAGE = 16 << 20
 MAX_ROLES = 65_536
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec
 
-import uvloop
-
 from roletalk import Peer, Unit
+from tests.helpers import run
 
 from .gopeer import GoPeer, eventually
 
@@ -19,23 +17,12 @@ P = ParamSpec("P")
 TEST_TIMEOUT_S = 120.0
 
 
-def run(test: Coroutine[Any, Any, None]) -> None:
-    """Run it on a uvloop of its own, in debug mode."""
-    loop = uvloop.new_event_loop()
-    loop.set_debug(True)
-    try:
-        loop.run_until_complete(asyncio.wait_for(test, TEST_TIMEOUT_S))
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-
 def looped(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """A plain test function of an async one."""
 
     @functools.wraps(test)
     def plain(*args: P.args, **kwargs: P.kwargs) -> None:
-        run(test(*args, **kwargs))
+        run(test(*args, **kwargs), timeout=TEST_TIMEOUT_S)
 
     return plain
 

@@ -7,15 +7,25 @@ import datetime
 import itertools
 import math
 import random
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from roletalk import Context, NoUnitsError, Peer, Reject, RemoteError, RequestTimeout
+from roletalk import (
+    Context,
+    NoUnitsError,
+    Peer,
+    Reject,
+    RemoteError,
+    RequestContext,
+    RequestTimeout,
+)
+from tests.helpers import run
 
-from .gopeer import GoError, GoPeer, GoValue, Relay, same, typed
+from .gopeer import GoError, GoPeer, GoValue, Relay, eventually, same, typed
 from .linking import link, looped
 
 pytestmark = pytest.mark.slow
@@ -323,7 +333,7 @@ async def test_our_rejects(program: Path, dialler: str) -> None:
             raise Reject("nö, ☃ <&>")
 
         @role.on_request("reject_call")
-        def reject_call(ctx: Context) -> None:
+        def reject_call(ctx: RequestContext) -> None:
             ctx.reject("by call")
 
         @role.on_request("raise")
@@ -364,8 +374,8 @@ async def test_our_request_times_out(program: Path) -> None:
             await destination.request("hang", timeout=0.2)
         await go.event("hanging")
         await go.call("release")  # its answer finds nobody waiting
+        await eventually(lambda: peer.stats()["late_replies"] == 1, "the late answer")
         assert (await destination.request("slow", 1, timeout=5)).data == "slow"
-        assert (await destination.request("echo", 1, timeout=5)).data == 1
         assert len(peer.units) == 1
 
 
@@ -423,28 +433,31 @@ async def test_many_concurrent_requests(program: Path, dialler: str) -> None:
         assert answered == AT_ONCE
 
 
-@looped
-async def test_correlations_of_three_bytes(program: Path) -> None:
+def test_correlations_of_three_bytes(program: Path) -> None:
     """Go counts its requests from one, so past 65,535 of them a correlation takes three bytes."""
     count = 66_000
-    async with await GoPeer.start(program) as go, Peer() as peer:
-        handled = itertools.count(1)
 
-        @peer.role("py").on_request("echo")
-        def echo(ctx: Context) -> Any:
-            next(handled)
-            return ctx.data
+    async def main() -> None:
+        async with await GoPeer.start(program) as go, Peer() as peer:
+            handled = itertools.count(1)
 
-        await link(peer, go, "go")
-        burst = go.call("burst", role="py", event="echo", count=count, concurrency=50)
-        assert await burst == count
-        assert next(handled) == count + 1
+            @peer.role("py").on_request("echo")
+            def echo(ctx: Context) -> Any:
+                next(handled)
+                return ctx.data
 
-        destination = peer.destination("go")
-        for start in range(0, count, 500):
-            wanted = range(start, min(start + 500, count))
-            requests = [destination.request("echo", index, timeout=20) for index in wanted]
-            assert [reply.data for reply in await asyncio.gather(*requests)] == list(wanted)
+            await link(peer, go, "go")
+            burst = go.call("burst", role="py", event="echo", count=count, concurrency=50)
+            assert await burst == count
+            assert next(handled) == count + 1
+
+            destination = peer.destination("go")
+            for start in range(0, count, 500):
+                wanted = range(start, min(start + 500, count))
+                requests = [destination.request("echo", index, timeout=20) for index in wanted]
+                assert [reply.data for reply in await asyncio.gather(*requests)] == list(wanted)
+
+    run(main(), timeout=120, debug=False)  # the debug mode of asyncio takes ten times as long
 
 
 @looped
@@ -472,15 +485,14 @@ async def test_messages_and_requests_interleaved_with_large_ones(program: Path) 
         serve_echo(peer)
         await link(peer, go, "go")
         destination = peer.destination("go")
-        both = itertools.chain.from_iterable(
-            (
+        both: list[Awaitable[Any]] = []
+        for index in range(8):
+            both += [
                 destination.request("echo", large, timeout=30),
                 destination.request("echo", index, timeout=30),
                 go.request("py", "echo", large),
                 go.request("py", "echo", index),
-            )
-            for index in range(8)
-        )
+            ]
         replies = await asyncio.gather(*both)
         assert [reply.data for reply in replies[0::4]] == [large] * 8
         assert [reply.data for reply in replies[1::4]] == list(range(8))
