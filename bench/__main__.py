@@ -5,6 +5,7 @@ The machine's speed drifts, so only ratios taken within one round count.
 
 import argparse
 import json
+import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from .reference import build_cyecho
 from .report import Pair, Sample, as_json, describe_setting, print_scenario
 
 WARM_UP_SECONDS = 0.5
+QUIET_LOAD = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,7 @@ class Contender:
 
     def __init__(self, name: str, stack: ExitStack) -> None:
         self.server = stack.enter_context(Child("bench.server", name))
-        self.client = stack.enter_context(
-            Child("bench.client", name, str(self.server.ask("port")))
-        )
+        self.client = stack.enter_context(Child("bench.client", name, str(self.server.ask("port"))))
 
     def pin(self, *, one_core: bool) -> None:
         self.server.ask("pin", core=0)
@@ -108,6 +108,8 @@ def main() -> int:
 
     build_cyecho()
     print(", ".join(f"{name} {value}" for name, value in describe_setting().items()))
+    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > QUIET_LOAD:
+        print(f"the machine is busy (load {load:.1f}): trust the CPU figures, not the rates")
     results: dict[str, list[Pair]] = {}
     with ExitStack() as stack:
         ours, reference = Contender("roletalk", stack), Contender("cyecho", stack)

@@ -65,7 +65,9 @@ async def drive_roletalk(port: int) -> None:
             raise RuntimeError("the echo is not what was sent")
         began = perf_counter()
         loop.call_later(seconds, stop)
-        counts = await asyncio.gather(*[(call_timed if timed else call)() for _ in range(in_flight)])
+        counts = await asyncio.gather(
+            *[(call_timed if timed else call)() for _ in range(in_flight)]
+        )
         return result(sum(counts), perf_counter() - began, latencies)
 
     async def messages(seconds: float) -> Result:

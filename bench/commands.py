@@ -37,7 +37,7 @@ async def _cpu() -> float:
 
 async def serve_commands(commands: Mapping[str, Command]) -> None:
     """In a child: do what the lines on standard input say, until it ends."""
-    known = {"pin": _pin, "cpu": _cpu, **commands}
+    known: dict[str, Command] = {"pin": _pin, "cpu": _cpu, **commands}
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin

@@ -1,4 +1,4 @@
-# cython: language_level=3, freethreading_compatible=False
+# cython: language_level=3
 """The reference: what picows gives with Cython listeners and nothing of ours.
 
 No roles, no correlations, no callers: frames are echoed, each written at once by `transport.send`.

@@ -5,23 +5,25 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 # Its own place for everything that the binary depends on: picows's structs change with its releases.
-BUILT = HERE.parent / "build" / "bench" / f"{sys.implementation.cache_tag}-picows{version('picows')}"
+VARIANT = f"{sys.implementation.cache_tag}-picows{version('picows')}"
+BUILT = HERE.parent / "build" / "bench" / VARIANT
 
 
 def build_cyecho() -> None:
     """Compile it unless it is up to date."""
-    from Cython.Build import cythonize
-    from setuptools import Distribution, Extension
-
-    modules = cythonize(
-        [Extension("cyecho", [str(HERE / "cyecho.pyx")], extra_compile_args=["-O3"])],
+    # By name: neither comes with types, and only who builds needs them.
+    setuptools: Any = import_module("setuptools")
+    cython: Any = import_module("Cython.Build")
+    modules = cython.cythonize(
+        [setuptools.Extension("cyecho", [str(HERE / "cyecho.pyx")], extra_compile_args=["-O3"])],
         build_dir=str(BUILT / "c"),
         quiet=True,
     )
-    distribution = Distribution({"name": "cyecho", "ext_modules": modules})
+    distribution = setuptools.Distribution({"name": "cyecho", "ext_modules": modules})
     command = distribution.get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(BUILT), str(BUILT / "temp")
     command.ensure_finalized()

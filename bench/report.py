@@ -68,7 +68,14 @@ def print_scenario(name: str, about: str, pairs: Sequence[Pair]) -> None:
     ]
     if p50_ratios:
         line += f"   of p50: {spread(p50_ratios, '.2f')}"
-    print(line, flush=True)
+    # Less disturbed by whatever else the machine does than the rates are.
+    cpu = [used(pair.reference) / used(pair.ours) for pair in pairs]
+    print(f"{line}   of CPU, theirs to ours: {spread(cpu, '.2f')}", flush=True)
+
+
+def used(sample: Sample) -> float:
+    """µs of CPU of both sides together."""
+    return sample.client_us + sample.server_us
 
 
 def as_json(results: dict[str, list[Pair]]) -> dict[str, Any]:

@@ -232,7 +232,9 @@ class Admission:
 
     def _accept(self, request: WSUpgradeRequest) -> Link | WSUpgradeResponseWithListener:
         """picows's answer to an upgrade request; it knows drafts of WebSocket that we do not speak."""
-        if request.headers.get("sec-websocket-version", "13") == "13":
+        versions = request.headers.getall("sec-websocket-version", [])
+        # With none picows refuses by itself.
+        if all(version == "13" for version in versions) and len(versions) <= 1:
             return self.link
         refusal = WSUpgradeResponse.create_error_response(
             HTTPStatus.UPGRADE_REQUIRED, b"RFC 6455 only", {"Sec-WebSocket-Version": "13"}

@@ -12,7 +12,7 @@ import pytest
 
 import roletalk
 from roletalk._frame import ConnectionState, FrameLimits
-from roletalk._session import Link, clock
+from roletalk._session import Link, UnitCore, clock
 from roletalk.gate import Admission
 from tests.faketransport import Recorder, Remote, connected, parse_frames, turns
 from tests.helpers import peers, run
@@ -292,6 +292,7 @@ async def test_a_link_says_when_it_has_room_again() -> None:
     owner: Any = Owner()
     link = Link(peer, owner, is_client=False)
     remote = Remote(link)
+    link.admit(UnitCore(peer))
     remote.transport.stalled = True
     link.send_message(b"x" * 996)
     await turns()
@@ -324,6 +325,7 @@ async def test_a_link_whose_frames_left_by_themselves_has_room_again() -> None:
     owner: Any = Owner()
     link = Link(peer, owner, is_client=False)
     remote = Remote(link)
+    link.admit(UnitCore(peer))
     link.send_message(b"x" * 2000)
     assert not link.has_room_now
     link.wait_for_room()

@@ -181,8 +181,8 @@ def test_bad_arguments_are_raised_by_the_await() -> None:
                 (ValueError, lambda: destination.request("e" * 65_536)),
                 (ValueError, lambda: destination.request("echo", timeout=-1)),
                 (ValueError, lambda: destination.request("echo", timeout=math.nan)),
-                (TypeError, lambda: destination.request("echo", timeout="1")),  # type: ignore
-                (TypeError, lambda: destination.request("echo", unit="me")),  # type: ignore
+                (TypeError, lambda: destination.request("echo", timeout="1")),  # type: ignore[arg-type]
+                (TypeError, lambda: destination.request("echo", unit="me")),  # type: ignore[arg-type]
                 (TypeError, lambda: destination.send(5)),  # type: ignore[arg-type]
                 (ValueError, lambda: destination.send("e" * 65_536)),
                 (TypeError, lambda: destination.send("echo", unit=object())),

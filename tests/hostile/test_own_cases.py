@@ -53,7 +53,11 @@ REFUSED_UPGRADES = [
     ("no-connection", raw.upgrade_request(drop=["Connection"])),
     ("no-key", raw.upgrade_request(drop=["Sec-WebSocket-Key"])),
     ("no-version", raw.upgrade_request(drop=["Sec-WebSocket-Version"])),
-    ("version-8", raw.upgrade_request(sec_websocket_version="8")),
+    (
+        "version-8",
+        raw.upgrade_request(drop=["Sec-WebSocket-Version"], sec_websocket_version="8"),
+    ),
+    ("versions-13-and-8", raw.upgrade_request(sec_websocket_version="8")),
     ("upgrade-h2c", raw.upgrade_request(upgrade="h2c")),
     ("connection-close", raw.upgrade_request(connection="close")),
     ("key-short", raw.upgrade_request(sec_websocket_key="c2hvcnQ=")),
