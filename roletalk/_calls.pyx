@@ -251,6 +251,7 @@ cdef class CallTable:
 
 
 @cython.final
+@cython.no_gc_clear
 @cython.freelist(512)
 cdef class Call:
     """A request on its way. Await it once: the reply's `Context`, or what went wrong."""
@@ -262,14 +263,13 @@ cdef class Call:
         if DEBUG:
             count(COUNT_CALL, 1)
 
+    # Not __del__: an object from a freelist is finalized by the interpreter once only.
     def __dealloc__(self):
+        if self.waiter is not None and self.waiter.state == WAITING:
+            # Dropped without having been awaited: nobody will ask for the answer.
+            self.waiter.forget()
         if DEBUG:
             count(COUNT_CALL, -1)
-
-    def __del__(self):
-        # Dropped without having been awaited: nobody will ask for the answer.
-        if self.waiter is not None and self.waiter.state == WAITING:
-            self.waiter.forget()
 
     def __await__(self):
         return self

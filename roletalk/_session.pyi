@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from typing_extensions import disjoint_base
@@ -48,6 +48,12 @@ class PeerCore:
     def count_drop(self, reason: str) -> None: ...
     def count_link(self, link: Link) -> None: ...
     def counted(self) -> dict[str, int]: ...
+    def keep_pending(self, table: CallTable) -> None: ...
+    def fail_pending(
+        self,
+        tables: Iterable[CallTable],
+        make_error: Callable[[str, str], Exception],
+    ) -> None: ...
     def stop_sweeping(self) -> None: ...
 
 @disjoint_base

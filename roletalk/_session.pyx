@@ -22,6 +22,7 @@ from ._context cimport fill
 from ._debug cimport DEBUG, now
 from ._dispatch cimport event_text
 from ._frame cimport OPEN
+from ._steps cimport blame, name_of, watch_steps
 from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_WRONG_CORRELATION, CLOSE_WRONG_MESSAGE_TYPE,
                      DATA_OBJECT, DATA_STRING, MSG_ACQUAINT, MSG_MESSAGE, MSG_OPEN_READABLE,
                      MSG_OPEN_WRITABLE, MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES,
@@ -229,6 +230,16 @@ cdef class PeerCore:
         if earliest < INFINITE:
             self._sweep_at = earliest + SWEEP_GRAIN
             self._sweep_handle = self.loop.call_later(max(self._sweep_at - at, SWEEP_GRAIN), self._sweep)
+
+    def keep_pending(self, CallTable table):
+        """A unit is gone, but requests that ignore it may wait on in its table."""
+        if table.used > 0:
+            self._tables.add(table)
+
+    def fail_pending(self, tables, make_error):
+        """Fail all that is pending, in `tables` and in those of units that are gone."""
+        for table in (*tables, *self._tables):
+            (<CallTable>table).fail_all(make_error, and_ignoring=True)
 
     def stop_sweeping(self):
         if self._sweep_handle is not None:
@@ -486,6 +497,7 @@ cdef class UnitCore(Responder):
 
     cdef int run(self, Handler handler, Context context) except -1:
         cdef double started = now()
+        cdef double seconds
         variables = PyContext_CopyCurrent()
         PyContext_Enter(variables)
         try:
@@ -503,15 +515,15 @@ cdef class UnitCore(Responder):
             self._spawn(handler, context, value, variables)
         else:
             self._returned(handler, context, value)
-        if now() - started > self.peer.slow_handler:
-            _log.warning(
-                "handler %s of role %r, event %r held the event loop for %.2f s: remote peers that hear "
-                "nothing for that long may close their connections",
-                _name_of(handler.function), handler.role.name, context.event, now() - started)
+        seconds = now() - started
+        if seconds > self.peer.slow_handler:
+            blame(handler.function, handler.role.name, context.event, seconds)
         return 0
 
     cdef int _spawn(self, Handler handler, Context context, object coroutine, object variables) except -1:
         cdef _Completion completion
+        coroutine = watch_steps(coroutine, handler.function, handler.role.name, context.event,
+                                self.peer.slow_handler)
         if self.peer._eager:
             task = asyncio.Task(coroutine, loop=self.peer.loop, context=variables, eager_start=True)
             if task.done():
@@ -541,7 +553,7 @@ cdef class UnitCore(Responder):
             (<RequestContext>context).finish(MSG_RESOLVE, value)
         except (TypeError, ValueError):
             _log.exception("the reply of handler %s to event %r cannot be encoded",
-                           _name_of(handler.function), context.event)
+                           name_of(handler.function), context.event)
             (<RequestContext>context).finish(MSG_REJECT, "internal error")
         return 0
 
@@ -553,11 +565,11 @@ cdef class UnitCore(Responder):
                 if isinstance(error, BadPayload):
                     self.peer.drop("messages with a payload that does not decode")
                 else:
-                    _log.info("handler %s turned a message down: %.200r", _name_of(handler.function), text)
+                    _log.info("handler %s turned a message down: %.200r", name_of(handler.function), text)
                 return 0
         else:
             _log.error("error in handler %s of role %r, event %.200r",
-                       _name_of(handler.function), handler.role.name, context.event, exc_info=error)
+                       name_of(handler.function), handler.role.name, context.event, exc_info=error)
             text = "internal error"
             if self.peer.expose_errors:
                 text = f"{type(error).__name__}: {error}"[:REJECT_TEXT]
@@ -602,10 +614,6 @@ cdef class _Completion:
     def __call__(self, task):
         self.unit.tasks.discard(task)
         self.unit._complete(self.handler, self.context, task)
-
-
-cdef str _name_of(object function):
-    return getattr(function, "__qualname__", None) or repr(function)[:200]
 
 
 cdef class DestinationCore:

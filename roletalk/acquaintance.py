@@ -78,7 +78,9 @@ class Acquaintances:
         try:
             address = introduced(told.address)
         except ValueError as exc:
-            _log.info("unit %.100r introduced an address that is never dialled: %s", introducer.id, exc)
+            _log.info(
+                "unit %.100r introduced an address that is never dialled: %s", introducer.id, exc
+            )
             self._peer.count_drop("acquaintances refused")
             return
         if not self._allowed(introducer, address):

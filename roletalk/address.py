@@ -67,7 +67,9 @@ class Address:
             raise ValueError(f"the URL {shown} is malformed: {exc}") from None
         if parts.scheme == "ws+unix":
             if parts.netloc or not parts.path.startswith("/"):
-                raise ValueError(f"the URL {shown} needs an absolute path: ws+unix:///run/peer.sock")
+                raise ValueError(
+                    f"the URL {shown} needs an absolute path: ws+unix:///run/peer.sock"
+                )
             return cls(url, False, "", 0, "/", parts.path)
         if parts.scheme in ("http", "https"):
             meant = "ws" + parts.scheme[4:]

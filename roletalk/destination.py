@@ -78,10 +78,11 @@ class Destination(DestinationCore):
         units = self.units
         if not units:
             raise NoUnitsError(f"no connected unit serves role {self.name!r}")
-        asked = {asyncio.ensure_future(self._ask(unit, event, data, timeout)) for unit in units}
+        asked = [asyncio.ensure_future(self._ask(unit, event, data, timeout)) for unit in units]
+        waiting = set(asked)
         try:
-            while asked:
-                done, asked = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     yield task.result()
         finally:

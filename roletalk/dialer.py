@@ -69,8 +69,11 @@ class Dialer:
         peer._dialers.add(self)
         self._task = peer.loop.create_task(self._run(), name=f"roletalk dialer {address.url[:100]}")
 
-    def stop(self) -> None:
-        """Dial no more; a connection that is open stays."""
+    def stop(self, error: RoletalkError | None = None) -> None:
+        """Dial no more; a connection that is open stays.
+
+        Whoever waits for the first connection gets `error`, or else that it was given up.
+        """
         if self._stopped:
             return
         self._stopped = True
@@ -78,7 +81,9 @@ class Dialer:
         if self.unit is not None:
             self.unit._dialers.discard(self)
         if not self.first.done():
-            self.first.set_exception(ConnectError(f"dialling {self.address.url} was given up"))
+            self.first.set_exception(
+                error or ConnectError(f"dialling {self.address.url} was given up")
+            )
         self._task.cancel()
 
     def lost(self) -> None:
@@ -108,6 +113,9 @@ class Dialer:
                     break
             else:
                 attempt = 0
+                # Until here it belonged to the unit that was lost: closing that one stops it too.
+                if self.unit is not None:
+                    self.unit._dialers.discard(self)
                 self.unit = unit
                 unit._dialers.add(self)
                 if self.first.done():
@@ -115,14 +123,14 @@ class Dialer:
                 else:
                     self.first.set_result(unit)
                 await self._lost.wait()
-                unit._dialers.discard(self)
-                self.unit = None
                 if not self._reconnect:
                     break
             await asyncio.sleep(back_off(attempt))
             attempt += 1
         self._stopped = True
         self._peer._dialers.discard(self)
+        if self.unit is not None:
+            self.unit._dialers.discard(self)
 
     async def _attempt(self) -> Unit:
         """Connect, upgrade, shake hands; all of it within the peer's handshake timeout."""

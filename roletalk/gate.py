@@ -209,12 +209,11 @@ class Admission:
         self.dialer = dialer
         self.listener = listener
         self.host = ""  # of the remote end; empty for a Unix socket
-        self.counted = False  # among the strangers
         self.unit: Unit | None = None
         self.link = Link(peer, self, is_client=dialer is not None)
         self.result: asyncio.Future[Unit] = peer.loop.create_future()
         self._timer = peer.loop.call_later(peer.handshake_timeout, self._out_of_time)
-        peer._lobby.add(self)
+        peer._lobby.enter(self)
         # What strangers fail at is logged where it happens: nobody may be waiting for the result.
         self.result.add_done_callback(_retrieve)
         if dialer is None:
@@ -253,7 +252,9 @@ class Admission:
                 self._certificate = tls.getpeercert(True)
             elif self.listener is not None:
                 self._certificate = self.listener.certificate
-        if self.dialer is None and not self._peer._may_enter(self):
+        if self.dialer is not None:
+            return True
+        if self._peer.closing or not self._peer._lobby.let_in(self, self.host):
             self.fail(ConnectError("too many connections that have not authenticated"))
             return False
         return True
@@ -272,7 +273,7 @@ class Admission:
             link.send_message(message)
 
     def _peer_data(self) -> dict[str, Any]:
-        self._roles_version = self._peer._roles_counter
+        self._roles_version = self._peer._announcer.counter
         return self._peer._describe()
 
     def _require_rt2(self, unit_id: str | None) -> bool:
@@ -324,7 +325,8 @@ class Admission:
         self._peer._welcome(
             self,
             unit,
-            roles_changed=result.roles_withheld or self._roles_version != self._peer._roles_counter,
+            roles_changed=result.roles_withheld
+            or self._roles_version != self._peer._announcer.counter,
         )
 
     def roles(self, link: Link, text: bytes) -> None:
@@ -370,7 +372,7 @@ class Admission:
             self.result.set_exception(error)
             self._peer._admission_failed(self, error)
             if itself and self.dialer is not None:
-                self.dialer.stop()
+                self.dialer.stop(error)
 
     def _out_of_time(self) -> None:
         self.fail(
@@ -402,8 +404,7 @@ class Admission:
 
     def _finish_entering(self) -> None:
         self._timer.cancel()
-        self._peer._lobby.discard(self)
-        self._peer._left_lobby(self)
+        self._peer._lobby.leave(self)
         if self._handshake is not None:
             self._handshake.close()
 

@@ -9,27 +9,28 @@ import ssl as ssl_module
 import sys
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-import msgspec
-
 from ._frame import FrameLimits
-from ._session import Link, PeerCore, clock
-from ._wire import CloseCode, MessageType
+from ._session import Link, PeerCore
+from ._wire import CloseCode
 from .acquaintance import Acquaintances
 from .address import Address
+from .announcer import Announcer
 from .callbacks import Callbacks, Opening
 from .destination import Destination
 from .dialer import Dialer
-from .errors import AuthError, ConnectError, ProtocolError, RoletalkError, UnitClosedError
+from .errors import AuthError, ConnectError, RoletalkError, UnitClosedError
 from .gate import Admission
+from .heartbeat import Heartbeat
 from .keys import KeyRing
 from .listener import Listener
+from .lobby import Lobby
 from .middleware import Kind, Middleware, MiddlewareFunction
 from .role import Role
+from .shutdown import Shutdown
 from .unit import Unit
 
 if TYPE_CHECKING:
@@ -43,19 +44,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound=MiddlewareFunction)
 
 PROTOCOL_VERSION: Final = "2.0.0"
-MAX_STRANGERS: Final = 1024
-MAX_STRANGERS_PER_ADDRESS: Final = 64  # loopback and Unix sockets excepted
 MAX_LINKS_PER_UNIT: Final = 64
-MAX_ROLES: Final = 65_536
 MAX_RT2_MEMORY: Final = 65_536  # ids and addresses that have spoken rt2
 MAX_TAGS: Final = 256
-CANCEL_GRACE: Final = 1.0  # s
-LAG_WARNING: Final = 1.0  # s; a JS peer gives up after 2
-
-
-class _Roles(msgspec.Struct):
-    i: int
-    roles: list[str]
 
 
 class Peer(PeerCore):
@@ -121,9 +112,6 @@ class Peer(PeerCore):
         self.name: Final = name
         self.friendly: Final = friendly
         self.handshake_timeout = handshake_timeout
-        self.heartbeat_interval = heartbeat_interval
-        self.heartbeat_timeout = heartbeat_timeout
-        self.closing = False
         self._tags: dict[str, str] = {}
         for tag, value in (tags or {}).items():
             self.set_tag(tag, value)
@@ -139,33 +127,26 @@ class Peer(PeerCore):
         self._unit_callbacks: Callbacks[Unit] = Callbacks(self._callback_tasks)
         self._role_callbacks: Callbacks[Role] = Callbacks(self._callback_tasks)
         self._acquaintances = Acquaintances(self, acquaint_filter)
-        # Handshakes under way; those of strangers, who dialled us, are counted by address.
-        self._lobby: set[Admission] = set()
-        self._strangers: Counter[str] = Counter()
+        self._lobby = Lobby()
         self._spoke_rt2: dict[str, None] = {}
         self._room_waiters: dict[Link, list[asyncio.Future[None]]] = {}
-        self._roles_counter = 0
-        self._announce_scheduled = False
+        self._announcer = Announcer(self)
         self._started = time.monotonic()
         self._reconnects = 0
         self._handshake_failures = 0
-        self._ticker: asyncio.TimerHandle | None = None
-        self._tick_at = 0.0
-        self._lag = 0.0
-        self._max_lag = 0.0
-        self._close_task: asyncio.Task[None] | None = None
-        self._closers: set[asyncio.Task[Any]] = set()
-        self._closed: asyncio.Event = asyncio.Event()
+        self._heartbeat = Heartbeat(self, heartbeat_interval, heartbeat_timeout)
+        self._shutdown = Shutdown(self)
 
     # -- identity
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """A copy of the tags; `set_tag` changes them."""
-        return dict(self._tags)
+        """The tags, read-only; `set_tag` changes them."""
+        return MappingProxyType(self._tags)
 
     def set_tag(self, tag: str, value: str | None) -> None:
         """Set a tag, or remove it with ``None``; units that connect from now on are told."""
+        self.check_thread()
         if not isinstance(tag, str) or not isinstance(value, (str, type(None))):
             raise TypeError("a tag and its value are str")
         if value is None:
@@ -194,6 +175,11 @@ class Peer(PeerCore):
     # -- what there is
 
     @property
+    def closing(self) -> bool:
+        """Whether `drain` or `close` was called."""
+        return self._shutdown.begun
+
+    @property
     def roles(self) -> tuple[Role, ...]:
         return tuple(self._roles.values())
 
@@ -219,7 +205,7 @@ class Peer(PeerCore):
         if role is None:
             role = self._roles[name] = Role(self, name, active=active)
             if active:
-                self._roles_changed()
+                self._announcer.changed()
             self._role_callbacks(role)
         return role
 
@@ -273,7 +259,8 @@ class Peer(PeerCore):
     def stats(self) -> dict[str, Any]:
         """Counters since the peer was made, and what there is now; a new dict of plain values.
 
-        ``loop_lag`` and ``loop_lag_max`` are in seconds.  ``drops`` counts by reason what could not be
+        ``bytes_sent`` counts frames, ``bytes_received`` the messages in them.  ``loop_lag`` and
+        ``loop_lag_max`` are in seconds.  ``drops`` counts by reason what could not be
         delivered; ``late_replies`` are answers to requests that nobody waited for any more.
         """
         counted: dict[str, Any] = self.counted()
@@ -284,8 +271,8 @@ class Peer(PeerCore):
             "drops": dict(self.drops),
             "reconnects": self._reconnects,
             "handshake_failures": self._handshake_failures,
-            "loop_lag": self._lag,
-            "loop_lag_max": self._max_lag,
+            "loop_lag": self._heartbeat.lag,
+            "loop_lag_max": self._heartbeat.max_lag,
             "units": len(self._units),
             "connections": len(links),
             "unsent_bytes": sum(link.unsent_bytes for link in links),
@@ -318,7 +305,7 @@ class Peer(PeerCore):
             listener = Listener(self, ssl, path)
             await listener._start(host, port, backlog)
             self._listeners.add(listener)
-            self._start_ticking()
+            self._heartbeat.start()
             return listener
 
         return Opening(listen())
@@ -352,7 +339,7 @@ class Peer(PeerCore):
             address = Address.parse(url)
             if ssl is not None and not address.secure:
                 raise ValueError(f"ssl is given, but {url!r} is not a wss:// URL")
-            self._start_ticking()
+            self._heartbeat.start()
             dialer = Dialer(
                 self,
                 address,
@@ -386,26 +373,7 @@ class Peer(PeerCore):
         if self.closing:
             raise RuntimeError("this peer is closed or closing")
 
-    # -- strangers
-
-    def _may_enter(self, admission: Admission) -> bool:
-        """Whether one more that has not authenticated may stay; docs/protocol.md, section 8."""
-        host = admission.host
-        local = host in ("", "::1") or host.startswith("127.")
-        if sum(self._strangers.values()) >= MAX_STRANGERS or self.closing:
-            return False
-        if not local and self._strangers[host] >= MAX_STRANGERS_PER_ADDRESS:
-            return False
-        self._strangers[host] += 1
-        admission.counted = True
-        return True
-
-    def _left_lobby(self, admission: Admission) -> None:
-        if admission.counted:
-            admission.counted = False
-            self._strangers[admission.host] -= 1
-            if not self._strangers[admission.host]:
-                del self._strangers[admission.host]
+    # -- handshakes
 
     def _admission_failed(self, admission: Admission, error: RoletalkError) -> None:
         self._handshake_failures += 1
@@ -451,7 +419,7 @@ class Peer(PeerCore):
             self._units[unit.id] = unit
             self._serve(unit, frozenset(), unit.roles)
         if roles_changed:
-            unit.send_control(self._roles_message())
+            self._announcer.tell(unit)
         if is_new:
             self._acquaintances.introduce(unit)
             self._unit_callbacks(unit)
@@ -465,10 +433,7 @@ class Peer(PeerCore):
         if admission.dialer is not None:
             admission.dialer.lost()
         if left:
-            # A roles message may have been lost with the connection: say it again, with a counter
-            # that counts as new.
-            self._roles_counter += 1
-            unit.send_control(self._roles_message())
+            self._announcer.tell_again(unit)
             return
         if self._units.get(unit.id) is unit:
             del self._units[unit.id]
@@ -483,6 +448,7 @@ class Peer(PeerCore):
             return closed
 
         unit.calls.fail_all(error)
+        self.keep_pending(unit.calls)
         unit._lost.set()
         unit._close_callbacks(unit)
 
@@ -500,14 +466,14 @@ class Peer(PeerCore):
             else:
                 destination._remove(unit)
 
-    # -- roles, announced and heard of (docs/protocol.md, section 5)
+    # -- what is told of this peer, and what the units tell of themselves
 
     def _describe(self) -> dict[str, Any]:
-        """The peer data of section 4."""
+        """The peer data of docs/protocol.md, section 4."""
         return {
             "id": self.id,
             "name": self.name,
-            "roles": self._active_roles(),
+            "roles": self.active_roles(),
             "friendly": self.friendly,
             "meta": {
                 "os": sys.platform,
@@ -519,37 +485,15 @@ class Peer(PeerCore):
             "tags": self._tags,
         }
 
-    def _active_roles(self) -> list[str]:
+    def active_roles(self) -> list[str]:
+        """The names that the units are told of."""
         return [] if self.closing else [role.name for role in self._roles.values() if role.active]
 
-    def _roles_message(self) -> bytes:
-        message = _Roles(self._roles_counter, self._active_roles())
-        return bytes([MessageType.ROLES]) + msgspec.json.encode(message)
-
-    def _roles_changed(self) -> None:
-        self._roles_counter += 1
-        if self._units and not self._announce_scheduled:
-            self._announce_scheduled = True
-            self.loop.call_soon(self._announce)
-
-    def _announce(self) -> None:
-        self._announce_scheduled = False
-        message = self._roles_message()
-        for unit in self._units.values():
-            unit.send_control(message)
-
     def _roles_received(self, unit: Unit, text: bytes) -> None:
-        try:
-            told = msgspec.json.decode(text, type=_Roles)
-        except (ValueError, RecursionError):
-            raise ProtocolError("malformed roles message", CloseCode.BAD_STRUCTURE) from None
-        if len(told.roles) > MAX_ROLES:
-            raise ProtocolError("too many roles", CloseCode.BAD_STRUCTURE)
-        if told.i <= unit._roles_at:
-            return
-        unit._roles_at = told.i
-        old, unit.roles = unit.roles, frozenset(told.roles)
-        self._serve(unit, old, unit.roles)
+        roles = Announcer.heard(unit, text)
+        if roles is not None:
+            old, unit.roles = unit.roles, roles
+            self._serve(unit, old, roles)
 
     # -- waiting for room
 
@@ -568,46 +512,13 @@ class Peer(PeerCore):
             if not waiter.done():
                 waiter.set_result(None)
 
-    # -- heartbeats and loop lag
-
-    def _start_ticking(self) -> None:
-        if self._ticker is None:
-            self._tick_at = clock()
-            self._next_tick()
-
-    def _next_tick(self) -> None:
-        bounds = [t for t in (self.heartbeat_interval, self.heartbeat_timeout) if t is not None]
-        period = max(0.02, min(1.0, *(bound / 4 for bound in bounds))) if bounds else 1.0
-        self._tick_at += period
-        delay = self._tick_at - clock()
-        self._ticker = self.loop.call_later(max(delay, 0.0), self._tick)
-
-    def _tick(self) -> None:
-        now = clock()
-        self._lag = max(now - self._tick_at, 0.0)
-        self._max_lag = max(self._max_lag, self._lag)
-        if self._lag > LAG_WARNING:
-            _log.warning(
-                "the event loop was blocked for %.2f s: remote peers that hear nothing for that long"
-                " may close their connections",
-                self._lag,
-            )
-        self._tick_at = now
-        interval = self.heartbeat_interval
-        timeout = self.heartbeat_timeout
-        if interval is not None:
-            for unit in self.units:
-                for link in unit.connections:
-                    link.check_alive(now, interval, float("inf") if timeout is None else timeout)
-        self._next_tick()
-
     # -- the end
 
     async def serve_forever(self) -> None:
         """Run until the peer is closed; closes it when cancelled."""
         self.bind()
         try:
-            await self._closed.wait()
+            await self._shutdown.done.wait()
         except asyncio.CancelledError:
             await self.close()
             raise
@@ -615,7 +526,7 @@ class Peer(PeerCore):
     async def wait_closed(self) -> None:
         """Wait until `close` is done."""
         self.bind()
-        await self._closed.wait()
+        await self._shutdown.done.wait()
 
     async def drain(self, timeout: float | None = 5.0) -> None:
         """Stop listening and reconnecting, withdraw the roles, let running handlers finish and their
@@ -624,46 +535,7 @@ class Peer(PeerCore):
         May be called twice, and before `close`.
         """
         self.bind()
-        self._note_closer()
-        await self._drain(timeout)
-
-    def _note_closer(self) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._closers.add(task)
-            task.add_done_callback(self._closers.discard)
-
-    async def _drain(self, timeout: float | None) -> None:
-        deadline = None if timeout is None else clock() + timeout
-        if not self.closing:
-            self.closing = True
-            for role in self._roles.values():
-                role.is_active = False
-            self._roles_changed()
-            self._acquaintances.close()
-        for listener in tuple(self._listeners):
-            await listener.close()
-        for dialer in tuple(self._dialers):
-            dialer.stop()
-            await dialer.wait_stopped()
-        await self._handlers_done(deadline)
-        await self._all_sent(deadline)
-
-    async def _handlers_done(self, deadline: float | None) -> None:
-        # A handler may be the one that closes the peer: it is not waited for.
-        tasks = {task for unit in self.units for task in unit.tasks} - self._closers
-        if tasks:
-            await asyncio.wait(tasks, timeout=_left(deadline))
-        late = {task for task in tasks if not task.done()}
-        if late:
-            _log.warning("%d handlers were still running when the peer was closed", len(late))
-            await _cancel(late)
-
-    async def _all_sent(self, deadline: float | None) -> None:
-        while any(link.unsent_bytes for unit in self.units for link in unit.connections):
-            if deadline is not None and clock() >= deadline:
-                return
-            await asyncio.sleep(0.005)
+        await self._shutdown.drain(timeout)
 
     async def close(self, timeout: float | None = 5.0) -> None:
         """Drain, fail our own pending requests with `UnitClosedError`, close all connections (4000).
@@ -672,50 +544,10 @@ class Peer(PeerCore):
         twice: the second call waits for the first.
         """
         if self.loop is None:
-            # Never used: there is nothing to close.
-            self.closing = True
-            self._closed.set()
+            self._shutdown.nothing_to_close()
             return
         self.bind()
-        self._note_closer()
-        if self._close_task is None:
-            self._close_task = self.loop.create_task(self._close(timeout), name="roletalk close")
-        await asyncio.shield(self._close_task)
-
-    async def _close(self, timeout: float | None) -> None:
-        deadline = None if timeout is None else clock() + timeout
-        await self._drain(timeout)
-
-        def error(role: str, event: str) -> UnitClosedError:
-            return UnitClosedError(
-                f"this peer was closed before {event!r} of role {role!r} was answered;"
-                " it may have been executed"
-            )
-
-        units = self.units
-        for unit in units:
-            unit.calls.fail_all(error, and_ignoring=True)
-        for admission in tuple(self._lobby):
-            admission.fail(AuthError("this peer was closed"))
-            admission.abort()
-        for unit in units:
-            for link in unit.connections:
-                link.close(CloseCode.MANUAL, "closed on purpose")
-        waiting = [asyncio.ensure_future(unit._lost.wait()) for unit in units]
-        if waiting:
-            left = _left(deadline)
-            await asyncio.wait(waiting, timeout=None if left is None else max(left, 0.1))
-        for unit in units:
-            for link in unit.connections:
-                link.abort()
-        if waiting:
-            await asyncio.gather(*waiting)
-        if self._ticker is not None:
-            self._ticker.cancel()
-            self._ticker = None
-        self.stop_sweeping()
-        await _cancel(self._callback_tasks - self._closers)
-        self._closed.set()
+        await self._shutdown.close(timeout)
 
     async def __aenter__(self) -> Peer:
         self.bind()
@@ -734,18 +566,6 @@ class Peer(PeerCore):
         return f"<Peer {self.name!r} id={self.id!r} {state}>"
 
 
-async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancel, and wait a little for those that take their time over it."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=CANCEL_GRACE)
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(deadline - clock(), 0.0)
-
-
 _singleton: Peer | None = None
 
 
@@ -755,7 +575,7 @@ def singleton(**options: Any) -> Peer:
     Raises `RuntimeError` when options are given later; a closed one is replaced by a new one.
     """
     global _singleton
-    if _singleton is None or _singleton._closed.is_set():
+    if _singleton is None or _singleton._shutdown.done.is_set():
         _singleton = Peer(**options)
     elif options:
         raise RuntimeError("the singleton peer exists already; its options are fixed")

@@ -51,7 +51,7 @@ class Role(RoleCore):
         if self.is_active == active:
             return
         self.is_active = active
-        self.peer._roles_changed()
+        self.peer._announcer.changed()
         self._status_callbacks(self)
 
     @overload

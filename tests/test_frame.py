@@ -3,6 +3,9 @@
 Written against docs/protocol.md, section 1, and RFC 6455; what goes out is in test_frame_out.py.
 """
 
+# mypy: disable-error-code="unreachable"
+# It takes a property for what it was before the last turn of the loop.
+
 from __future__ import annotations
 
 import asyncio
@@ -17,7 +20,16 @@ import pytest
 from roletalk._frame import Connection, ConnectionState, FrameLimits
 from tests.faketransport import Recorder, Remote, connected, turns
 from tests.helpers import eventually, run
-from tests.rawclient import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, encode_frame
+from tests.rawclient import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    close_payload,
+    encode_frame,
+)
 
 P = ParamSpec("P")
 
@@ -107,7 +119,10 @@ async def test_control_frames_may_stand_between_fragments() -> None:
 @pytest.mark.parametrize("split", [(1000,), (1, 999), (999, 1), (0, 1000, 0), (500, 250, 250)])
 @in_loop
 async def test_a_message_of_exactly_the_limit(client: bool, split: tuple[int, ...]) -> None:
-    with connected(client=client, limits=FrameLimits(max_message_size=1000)) as (connection, remote):
+    with connected(client=client, limits=FrameLimits(max_message_size=1000)) as (
+        connection,
+        remote,
+    ):
         for number, size in enumerate(split):
             opcode = BINARY if number == 0 else CONTINUATION
             remote.feed(remote.frame(opcode, b"x" * size, fin=number == len(split) - 1))
@@ -119,7 +134,10 @@ async def test_a_message_of_exactly_the_limit(client: bool, split: tuple[int, ..
 @pytest.mark.parametrize("split", [(1001,), (1, 1000), (1000, 1), (500, 250, 251)])
 @in_loop
 async def test_a_message_of_one_byte_over_the_limit(client: bool, split: tuple[int, ...]) -> None:
-    with connected(client=client, limits=FrameLimits(max_message_size=1000)) as (connection, remote):
+    with connected(client=client, limits=FrameLimits(max_message_size=1000)) as (
+        connection,
+        remote,
+    ):
         for number, size in enumerate(split):
             opcode = BINARY if number == 0 else CONTINUATION
             remote.feed(remote.frame(opcode, b"x" * size, fin=number == len(split) - 1))
@@ -248,7 +266,7 @@ async def test_an_unknown_opcode(opcode: int) -> None:
 async def test_control_frames_are_small_and_whole(opcode: int) -> None:
     for bad in ({"fin": False}, {"payload": b"x" * 126}):
         with connected() as (_, remote):
-            remote.feed(remote.frame(opcode, **bad))  # type: ignore[arg-type]
+            remote.feed(remote.frame(opcode, **bad))
             assert close_code_of(remote) == 1002
 
 

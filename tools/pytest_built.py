@@ -5,6 +5,7 @@ build, whole, and of the sources in this checkout.  Importing it before any test
 settles that they all get this one.
 """
 
+import gc
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -50,3 +51,10 @@ def pytest_report_header(config: pytest.Config) -> str:
         f"roletalk: {variant} build in {PACKAGES[variant]},"
         f" picows {installed} (built against {built_against})"
     )
+
+
+def pytest_collection_finish() -> None:
+    # On the debug build the garbage is collected around every test.  What the imports made, most of
+    # the heap, stays anyhow; looking through it each time would take most of the run.
+    gc.collect()
+    gc.freeze()

@@ -182,8 +182,8 @@ class GoPeer:
         self._process = process
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Any]] = {}
-        self._events: list[dict[str, Any]] = []
-        self._changed = asyncio.Condition()
+        self._events: list[dict[str, Any]] = []  # that nobody has waited for yet
+        self._waiters: list[tuple[dict[str, Any], asyncio.Future[Any]]] = []
         self._ended = False
         self._stderr: list[str] = []
         self._readers = [
@@ -261,7 +261,7 @@ class GoPeer:
                 raise self._died()
             self._process.stdin.write(line.encode())
             await self._process.stdin.drain()
-            return await asyncio.wait_for(future, 3 * PATIENCE_S)
+            return await _within(3 * PATIENCE_S, future, f"an answer to {do!r}")
         except (BrokenPipeError, ConnectionResetError):
             raise self._died() from None
         finally:
@@ -291,26 +291,20 @@ class GoPeer:
 
     async def event(self, event: str, timeout: float = PATIENCE_S, **match: Any) -> dict[str, Any]:
         """The next event of that name with these fields, taken out of what has been reported."""
-
-        def take() -> dict[str, Any] | None:
-            wanted = {"event": event} | match
-            for index, candidate in enumerate(self._events):
-                if candidate.items() >= wanted.items():
-                    return self._events.pop(index)
-            return None
-
-        async def wait() -> dict[str, Any]:
-            async with self._changed:
-                while (found := take()) is None:
-                    if self._ended:
-                        raise self._died()
-                    await self._changed.wait()
-                return found
-
+        wanted = {"event": event} | match
+        for index, report in enumerate(self._events):
+            if report.items() >= wanted.items():
+                return self._events.pop(index)
+        if self._ended:
+            raise self._died()
+        future = asyncio.get_running_loop().create_future()
+        waiter = (wanted, future)
+        self._waiters.append(waiter)
         try:
-            return await asyncio.wait_for(wait(), timeout)
-        except asyncio.TimeoutError:
-            raise AssertionError(f"Go reported no {event!r} {match}, but {self._events}") from None
+            found: dict[str, Any] = await _within(timeout, future, f"{wanted} from Go")
+            return found
+        finally:
+            self._waiters.remove(waiter)
 
     async def message(self, name: str) -> GoValue:
         """The value of a message of that name that came in."""
@@ -331,11 +325,11 @@ class GoPeer:
     async def _read_stdout(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
+            if not line.endswith(b"\n"):
+                break  # killed while it wrote
             report = json.loads(line)
             if "event" in report:
-                async with self._changed:
-                    self._events.append(report)
-                    self._changed.notify_all()
+                self._take_event(report)
                 continue
             future = self._pending.get(report["id"])
             if future is None or future.done():
@@ -344,17 +338,29 @@ class GoPeer:
                 future.set_exception(GoError(report["error"]))
             else:
                 future.set_result(report["result"])
-        for future in self._pending.values():
+        self._ended = True
+        for future in (*self._pending.values(), *(future for _, future in self._waiters)):
             if not future.done():
                 future.set_exception(self._died())
-        async with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+
+    def _take_event(self, report: dict[str, Any]) -> None:
+        for wanted, future in self._waiters:
+            if report.items() >= wanted.items() and not future.done():
+                future.set_result(report)
+                return
+        self._events.append(report)
 
     async def _read_stderr(self) -> None:
         assert self._process.stderr is not None
         async for line in self._process.stderr:
             self._stderr.append(line.decode(errors="replace"))
+
+
+async def _within(seconds: float, future: asyncio.Future[Any], what: str) -> Any:
+    # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes with the result.
+    done, _ = await asyncio.wait([future], timeout=seconds)
+    assert done, f"waited in vain for {what}"
+    return future.result()
 
 
 async def eventually(
@@ -372,7 +378,7 @@ async def eventually(
         await asyncio.sleep(0.01)
 
 
-# --- a wire to look at, and to cut ------------------------------------------------------------
+# --- a wire to look at ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -417,12 +423,13 @@ class _Sniffer:
 
 
 class Relay:
-    """A TCP relay on 127.0.0.1 that records frames, by direction, and can cut every connection."""
+    """A TCP relay on 127.0.0.1 that records the frames of each direction."""
 
     def __init__(self, port: int) -> None:
         self._target_port = port
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._sniffers: tuple[list[_Sniffer], list[_Sniffer]] = ([], [])
         self.url = ""
 
@@ -436,7 +443,9 @@ class Relay:
             yield relay
         finally:
             server.close()
-            relay.cut()
+            relay._closed = True
+            for writer in relay._writers:
+                writer.transport.abort()
             await asyncio.gather(*relay._tasks, return_exceptions=True)
 
     def from_dialler(self) -> list[Frame]:
@@ -445,14 +454,13 @@ class Relay:
     def from_acceptor(self) -> list[Frame]:
         return [frame for sniffer in self._sniffers[1] for frame in sniffer.frames]
 
-    def cut(self) -> None:
-        """Drop all connections, without a closing handshake."""
-        for writer in self._writers:
-            writer.transport.abort()
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         out_reader, out_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         self._writers |= {writer, out_writer}
+        if self._closed:
+            writer.transport.abort()
+            out_writer.transport.abort()
+            return
         for side, pair in enumerate(((reader, out_writer), (out_reader, writer))):
             sniffer = _Sniffer()
             self._sniffers[side].append(sniffer)

@@ -1,0 +1,68 @@
+"""Finding dead connections and a blocked loop (docs/protocol.md, section 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from ._session import clock
+
+if TYPE_CHECKING:
+    from .peer import Peer
+
+_log = logging.getLogger("roletalk")
+
+LAG_WARNING: Final = 1.0  # s; a JS peer gives up after 2
+SLOWEST_TICK: Final = 1.0  # s
+FASTEST_TICK: Final = 0.02  # s
+
+
+class Heartbeat:
+    """One timer for all connections of a peer: pings the silent, closes the dead, measures loop lag.
+
+    `interval` and `timeout` are in seconds; with ``None`` for `interval` nobody is pinged, with
+    ``None`` for `timeout` nobody is closed.
+    """
+
+    def __init__(self, peer: Peer, interval: float | None, timeout: float | None) -> None:
+        self._peer = peer
+        self._interval = interval
+        self._timeout = float("inf") if timeout is None else timeout
+        bounds = [bound for bound in (interval, timeout) if bound is not None]
+        self._period = max(FASTEST_TICK, min([SLOWEST_TICK, *(bound / 4 for bound in bounds)]))
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self.lag = 0.0  # s, at the last tick
+        self.max_lag = 0.0  # s, ever
+
+    def start(self) -> None:
+        """Begin to tick; does nothing when it does already."""
+        if self._timer is None:
+            self._schedule(clock())
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _schedule(self, now: float) -> None:
+        self._due = now + self._period
+        self._timer = self._peer.loop.call_later(self._period, self._tick)
+
+    def _tick(self) -> None:
+        now = clock()
+        self.lag = max(now - self._due, 0.0)
+        self.max_lag = max(self.max_lag, self.lag)
+        if self.lag > LAG_WARNING:
+            _log.warning(
+                "the event loop was blocked for %.2f s: remote peers that hear nothing for that long"
+                " may close their connections",
+                self.lag,
+            )
+        self._schedule(now)
+        if self._interval is None:
+            return
+        for unit in self._peer.units:
+            for link in unit.connections:
+                link.check_alive(now, self._interval, self._timeout)

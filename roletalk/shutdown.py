@@ -1,0 +1,130 @@
+"""Draining and closing a peer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from ._session import clock
+from ._wire import CloseCode
+from .errors import AuthError, UnitClosedError
+
+if TYPE_CHECKING:
+    from .peer import Peer
+
+_log = logging.getLogger("roletalk")
+
+CANCEL_GRACE: Final = 1.0  # s
+CLOSE_GRACE: Final = 0.1  # s for the closing handshakes, however late it is
+SENT_POLL: Final = 0.005  # s
+
+
+class Shutdown:
+    """The end of a peer: once begun it is never undone."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._task: asyncio.Task[None] | None = None
+        # A handler or callback may be the one that closes the peer: it is not waited for.
+        self._callers: set[asyncio.Task[Any]] = set()
+        self.begun = False
+        self.done = asyncio.Event()
+
+    async def drain(self, timeout: float | None) -> None:
+        self._note_caller()
+        await self._drain(_deadline(timeout))
+
+    async def close(self, timeout: float | None) -> None:
+        self._note_caller()
+        if self._task is None:
+            self._task = self._peer.loop.create_task(self._close(timeout), name="roletalk close")
+        await asyncio.shield(self._task)
+
+    def nothing_to_close(self) -> None:
+        """The peer was never used in a loop."""
+        self.begun = True
+        self.done.set()
+
+    def _note_caller(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._callers.add(task)
+            task.add_done_callback(self._callers.discard)
+
+    async def _drain(self, deadline: float | None) -> None:
+        peer = self._peer
+        if not self.begun:
+            self.begun = True
+            for role in peer.roles:
+                role.is_active = False
+            peer._announcer.changed()
+            peer._acquaintances.close()
+        for listener in peer.listeners:
+            await listener.close()
+        for dialer in tuple(peer._dialers):
+            dialer.stop()
+            await dialer.wait_stopped()
+        await self._handlers_done(deadline)
+        await self._all_sent(deadline)
+
+    async def _handlers_done(self, deadline: float | None) -> None:
+        tasks = {task for unit in self._peer.units for task in unit.tasks} - self._callers
+        if tasks:
+            await asyncio.wait(tasks, timeout=_left(deadline))
+        late = {task for task in tasks if not task.done()}
+        if late:
+            _log.warning("%d handlers were still running when the peer was closed", len(late))
+            await _cancel(late)
+
+    async def _all_sent(self, deadline: float | None) -> None:
+        while any(link.unsent_bytes for unit in self._peer.units for link in unit.connections):
+            if deadline is not None and clock() >= deadline:
+                return
+            await asyncio.sleep(SENT_POLL)
+
+    async def _close(self, timeout: float | None) -> None:
+        peer = self._peer
+        deadline = _deadline(timeout)
+        await self._drain(deadline)
+
+        def error(role: str, event: str) -> UnitClosedError:
+            return UnitClosedError(
+                f"this peer was closed before {event!r} of role {role!r} was answered;"
+                " it may have been executed"
+            )
+
+        units = peer.units
+        peer.fail_pending((unit.calls for unit in units), error)
+        peer._lobby.clear(AuthError("this peer was closed"))
+        for unit in units:
+            for link in unit.connections:
+                link.close(CloseCode.MANUAL, "closed on purpose")
+        gone = [asyncio.ensure_future(unit._lost.wait()) for unit in units]
+        if gone:
+            left = _left(deadline)
+            await asyncio.wait(gone, timeout=None if left is None else max(left, CLOSE_GRACE))
+            for unit in units:
+                for link in unit.connections:
+                    link.abort()
+            await asyncio.gather(*gone)
+        peer._heartbeat.stop()
+        peer.stop_sweeping()
+        await _cancel(peer._callback_tasks - self._callers)
+        self.done.set()
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel, and wait a little for those that take their time over it."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CANCEL_GRACE)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else clock() + timeout
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - clock(), 0.0)
