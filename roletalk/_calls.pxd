@@ -41,6 +41,7 @@ cdef class CallTable:
         readonly Py_ssize_t used
         Py_ssize_t limit
         readonly double earliest       # s, no deadline is before it
+        bint swept                     # whoever sweeps knows of it
 
     cdef uint64_t add(self, Waiter waiter) except 0
     cdef Waiter take(self, uint64_t correlation)

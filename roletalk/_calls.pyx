@@ -41,6 +41,21 @@ cdef extern from "Python.h":
         iternextfunc tp_iternext
 
 
+# Task.__wakeup asks the future that it is called with whether to throw, and for one of asyncio's own it
+# does so without a method call.  The value is delivered by the Call, so any future that is done will do.
+cdef object _done = None
+cdef object _done_loop = None
+
+
+cdef object _done_future(object loop):
+    global _done, _done_loop
+    if loop is not _done_loop:
+        _done = loop.create_future()
+        _done.set_result(None)
+        _done_loop = loop
+    return _done
+
+
 @cython.final
 @cython.freelist(512)
 cdef class Waiter:
@@ -62,10 +77,11 @@ cdef class Waiter:
         self.wakeup = self.context = None
         if wakeup is None:
             return 0
+        future = self if state == FORGOTTEN else _done_future(self.loop)
         if direct:
             if PyContext_Enter(context) == 0:
                 try:
-                    wakeup(self)
+                    wakeup(future)
                 except BaseException as exc:
                     # A task lets only KeyboardInterrupt and SystemExit out: they belong to the loop.
                     self.loop.call_soon(_raise, exc)
@@ -74,7 +90,7 @@ cdef class Waiter:
                 return 0
             # The context is entered further up the stack already.
             PyErr_Clear()
-        self.loop.call_soon(wakeup, self, context=context)
+        self.loop.call_soon(wakeup, future, context=context)
         return 0
 
     cdef int forget(self) except -1:
@@ -272,6 +288,9 @@ cdef class Call:
             count(COUNT_CALL, -1)
 
     def __await__(self):
+        return self
+
+    def __iter__(self):
         return self
 
     # The slots of __next__ and am_send are set below: a value is returned without a StopIteration

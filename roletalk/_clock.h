@@ -20,6 +20,16 @@ static inline double roletalk_now(void) {
 }
 #endif
 
+#ifdef CLOCK_MONOTONIC_COARSE
+static inline double roletalk_coarse_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+#else
+#define roletalk_coarse_now roletalk_now
+#endif
+
 #ifndef ROLETALK_DEBUG
 #define ROLETALK_DEBUG 0
 #endif

@@ -4,6 +4,7 @@
 cdef extern from "_clock.h":
     enum: DEBUG "ROLETALK_DEBUG"
     double now "roletalk_now"() noexcept nogil     # seconds, monotonic
+    double coarse_now "roletalk_coarse_now"() noexcept nogil    # the same to some milliseconds, cheaper
 
 
 cdef enum Counted:

@@ -37,6 +37,7 @@ cdef class PeerCore:
         public double slow_handler     # s that a handler may hold the loop before a warning names it
         Counters counters
         unsigned long _thread
+        object _is_running             # of the loop
         int _fork_epoch
         object _eager                  # whether handlers' tasks may be started eagerly
         set _tables                    # call tables that may hold a deadline

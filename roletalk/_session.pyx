@@ -19,7 +19,7 @@ from ._calls cimport (ANSWERED, FAILED, Call, Waiter, failed_call, new_call, new
 from ._codec cimport (Encoded, decode, encode, message_size, number_size, parse, request_size,
                       answer_size, write_answer, write_message, write_number, write_request)
 from ._context cimport fill
-from ._debug cimport DEBUG, now
+from ._debug cimport DEBUG, coarse_now, now
 from ._dispatch cimport event_text
 from ._frame cimport OPEN
 from ._steps cimport blame, name_of, watch_steps
@@ -140,8 +140,10 @@ cdef class PeerCore:
         memset(&self.counters, 0, sizeof(Counters))
 
     cdef int check_here(self) except -1:
-        loop = _get_running_loop()
-        if loop is not None and loop is self.loop and self._fork_epoch == _forks:
+        # Of the loops of one thread only one runs, so this is as good as asking for the running one,
+        # for which Python before 3.12 asks the kernel each time.
+        if (self._thread == PyThread_get_thread_ident() and self._fork_epoch == _forks
+                and self.loop is not None and self._is_running()):
             return 0
         self.bind()
         return 0
@@ -157,6 +159,7 @@ cdef class PeerCore:
             raise RuntimeError("no event loop is running in this thread")
         if self.loop is None:
             self.loop = loop
+            self._is_running = loop.is_running
             self._thread = PyThread_get_thread_ident()
             # A task factory of the user's own makes all tasks; otherwise ours may start eagerly.
             self._eager = _HAS_EAGER and loop.get_task_factory() is None
@@ -199,12 +202,11 @@ cdef class PeerCore:
     # ---- deadlines: one timer for all, never one a request --------------------------------------------
 
     cdef int note_deadline(self, double deadline, CallTable table) except -1:
+        if not table.swept:
+            table.swept = True
+            self._tables.add(table)
         if deadline >= self._sweep_at:
-            # Its table is known already, or will be when a nearer deadline is swept.
-            if deadline != INFINITE:
-                self._tables.add(table)
             return 0
-        self._tables.add(table)
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()
         self._sweep_at = deadline + SWEEP_GRAIN
@@ -225,6 +227,7 @@ cdef class PeerCore:
                 self.counters.timeouts += table.expire(at)
             if table.used == 0:
                 self._tables.discard(table)
+                table.swept = False
             elif table.earliest < earliest:
                 earliest = table.earliest
         if earliest < INFINITE:
@@ -234,6 +237,7 @@ cdef class PeerCore:
     def keep_pending(self, CallTable table):
         """A unit is gone, but requests that ignore it may wait on in its table."""
         if table.used > 0:
+            table.swept = True
             self._tables.add(table)
 
     def fail_pending(self, tables, make_error):
@@ -496,7 +500,7 @@ cdef class UnitCore(Responder):
     # ---- handlers ------------------------------------------------------------------------------------
 
     cdef int run(self, Handler handler, Context context) except -1:
-        cdef double started = now()
+        cdef double started = coarse_now()
         cdef double seconds
         variables = PyContext_CopyCurrent()
         PyContext_Enter(variables)
@@ -515,7 +519,7 @@ cdef class UnitCore(Responder):
             self._spawn(handler, context, value, variables)
         else:
             self._returned(handler, context, value)
-        seconds = now() - started
+        seconds = coarse_now() - started
         if seconds > self.peer.slow_handler:
             blame(handler.function, handler.role.name, context.event, seconds)
         return 0

@@ -10,7 +10,7 @@ import logging
 
 from cpython.object cimport PyObject
 
-from ._debug cimport now
+from ._debug cimport coarse_now
 
 _log = logging.getLogger("roletalk")
 
@@ -39,14 +39,14 @@ cdef class Steps:
         raise AssertionError("replaced when the module is loaded")
 
     def send(self, value):
-        cdef double started = now()
+        cdef double started = coarse_now()
         try:
             return self.coroutine.send(value)
         finally:
             _timed(self, started)
 
     def throw(self, *exc_info):
-        cdef double started = now()
+        cdef double started = coarse_now()
         try:
             return self.coroutine.throw(*exc_info)
         finally:
@@ -64,7 +64,7 @@ collections.abc.Coroutine.register(Steps)
 
 
 cdef int _timed(Steps self, double started) except -1:
-    cdef double seconds = now() - started
+    cdef double seconds = coarse_now() - started
     if seconds > self.limit:
         blame(self.function, self.role, self.event, seconds)
     return 0
@@ -72,10 +72,10 @@ cdef int _timed(Steps self, double started) except -1:
 
 cdef PySendResult _am_send(PyObject* self, PyObject* value, PyObject** result) noexcept:
     cdef Steps steps = <Steps>self
-    cdef double started = now()
+    cdef double started = coarse_now()
     cdef PySendResult status = PyIter_Send(steps.coroutine, <object>value, result)
-    if now() - started > steps.limit:
-        _blame_quietly(steps, now() - started)
+    if coarse_now() - started > steps.limit:
+        _blame_quietly(steps, coarse_now() - started)
     return status
 
 

@@ -1,0 +1,50 @@
+"""Which picows the extension modules are used with."""
+
+from __future__ import annotations
+
+import pytest
+
+from roletalk._abi import BUILT_PICOWS, INSTALLED_PICOWS, OLDEST, check_picows
+
+
+@pytest.mark.parametrize(
+    ("installed", "built"),
+    [
+        ("2.3.1", "2.3.1"),
+        ("2.3.2", "2.3.1"),
+        ("2.3.10", "2.3.9"),
+        ("2.3.1", "2.3.5"),
+        ("2.3.4.post1", "2.3.1"),
+        ("2.9.0", "2.9"),
+        (INSTALLED_PICOWS, BUILT_PICOWS),
+    ],
+)
+def test_what_fits(installed: str, built: str) -> None:
+    check_picows(installed, built)
+
+
+@pytest.mark.parametrize(
+    ("installed", "built"),
+    [
+        ("2.4.0", "2.3.1"),
+        ("2.2.9", "2.3.1"),
+        ("3.3.1", "2.3.1"),
+        ("2.30.1", "2.3.1"),
+        ("2.3", "2.3.1"),
+        ("2.3.0", "2.3.0"),
+        ("1.9.9", "1.9.9"),
+    ],
+    ids=lambda version: version,
+)
+def test_what_does_not_fit(installed: str, built: str) -> None:
+    with pytest.raises(ImportError) as caught:
+        check_picows(installed, built)
+    text = str(caught.value)
+    assert f"against picows {built} " in text
+    assert f"installed picows {installed}:" in text
+    assert f"pip install 'picows>={OLDEST},<" in text
+
+
+def test_a_version_that_cannot_be_read() -> None:
+    with pytest.raises(ImportError, match="unknown"):
+        check_picows("unknown", "2.3.1")
