@@ -1,5 +1,7 @@
 from libc.stdint cimport uint64_t
 
+from ._debug cimport Token
+
 # WAITING ──settle()──▶ ANSWERED | FAILED
 #    └──────forget()──▶ FORGOTTEN
 cdef enum CallState:
@@ -23,6 +25,7 @@ cdef class Waiter:
         object outcome                 # a Context, or the exception
         object loop
         object role, event             # for errors
+        Token token                    # of the debug build
         object wakeup                  # of the task that waits, and its contextvars.Context
         object context
 
@@ -37,7 +40,7 @@ cdef class CallTable:
     cdef:
         list slots                     # a power of two of them; Waiter or None
         uint64_t mask
-        uint64_t next
+        public uint64_t next           # the correlation to try next
         readonly Py_ssize_t used
         Py_ssize_t limit
         readonly double earliest       # s, no deadline is before it
@@ -55,6 +58,7 @@ cdef class Call:
     cdef:
         Waiter waiter                  # None once its result was delivered
         object error                   # what the first step raises
+        Token token                    # of the debug build
 
 
 cdef Waiter new_waiter(object loop, double sent_at, double deadline, object role, object event)

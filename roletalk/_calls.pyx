@@ -13,7 +13,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 cimport cython
 
-from ._debug cimport COUNT_CALL, COUNT_WAITER, DEBUG, count, now
+from ._debug cimport COUNT_CALL, COUNT_WAITER, DEBUG, token
 from ._wire cimport CORRELATION_BITS
 
 from .errors import RequestTimeout, WouldBlock
@@ -58,15 +58,8 @@ cdef object _done_future(object loop):
 
 @cython.final
 @cython.freelist(512)
+@cython.binding(False)
 cdef class Waiter:
-    def __cinit__(self):
-        if DEBUG:
-            count(COUNT_WAITER, 1)
-
-    def __dealloc__(self):
-        if DEBUG:
-            count(COUNT_WAITER, -1)
-
     cdef int settle(self, CallState state, object outcome, bint direct) except -1:
         if self.state != WAITING:
             return 0
@@ -152,6 +145,8 @@ cdef class Waiter:
 
 cdef Waiter new_waiter(object loop, double sent_at, double deadline, object role, object event):
     cdef Waiter self = Waiter.__new__(Waiter)
+    if DEBUG:
+        self.token = token(COUNT_WAITER)
     self.loop = loop
     self.sent_at = sent_at
     self.deadline = deadline
@@ -225,14 +220,22 @@ cdef class CallTable:
     def expire(self, double at):
         """Fail what is due at `at`; returns how many. `earliest` is exact afterwards."""
         cdef:
-            Py_ssize_t expired = 0
             double earliest = INFINITE
+            list due = []
             Waiter waiter
         for entry in self.slots:
             if entry is None:
                 continue
             waiter = <Waiter>entry
             if waiter.deadline <= at:
+                due.append(waiter)
+            elif waiter.deadline < earliest:
+                earliest = waiter.deadline
+        self.earliest = earliest
+        due.sort(key=_deadline)
+        for entry in due:
+            waiter = <Waiter>entry
+            if waiter.state == WAITING:
                 self.discard(waiter)
                 error = RequestTimeout(
                     f"no answer to {waiter.event!r} of role {waiter.role!r} within "
@@ -241,11 +244,7 @@ cdef class CallTable:
                 error.role = waiter.role
                 error.event = waiter.event
                 waiter.settle(FAILED, error, False)
-                expired += 1
-            elif waiter.deadline < earliest:
-                earliest = waiter.deadline
-        self.earliest = earliest
-        return expired
+        return len(due)
 
     def fail_all(self, make_error, *, bint and_ignoring=False):
         """Fail what is pending with ``make_error(role, event)``; returns how many.
@@ -275,17 +274,11 @@ cdef class Call:
     __name__ = "request"
     __qualname__ = "Destination.request"
 
-    def __cinit__(self):
-        if DEBUG:
-            count(COUNT_CALL, 1)
-
     # Not __del__: an object from a freelist is finalized by the interpreter once only.
     def __dealloc__(self):
         if self.waiter is not None and self.waiter.state == WAITING:
             # Dropped without having been awaited: nobody will ask for the answer.
             self.waiter.forget()
-        if DEBUG:
-            count(COUNT_CALL, -1)
 
     def __await__(self):
         return self
@@ -346,6 +339,9 @@ cdef PySendResult _step(Call self, PyObject** result) noexcept:
             PyErr_SetString(RuntimeError, b"this request was awaited already")
         return PYGEN_ERROR
     if waiter.state == WAITING:
+        if waiter.wakeup is not None:
+            PyErr_SetString(RuntimeError, b"a request is awaited by one task at a time")
+            return PYGEN_ERROR
         waiter.blocking = True
         Py_INCREF(waiter)
         result[0] = <PyObject*>waiter
@@ -384,14 +380,22 @@ cdef PyObject* _iternext(PyObject* self) noexcept:
 
 cdef Call new_call(Waiter waiter):
     cdef Call self = Call.__new__(Call)
+    if DEBUG:
+        self.token = token(COUNT_CALL)
     self.waiter = waiter
     return self
 
 
 cdef Call failed_call(object error):
     cdef Call self = Call.__new__(Call)
+    if DEBUG:
+        self.token = token(COUNT_CALL)
     self.error = error
     return self
+
+
+def _deadline(Waiter waiter):
+    return waiter.deadline
 
 
 def _raise(exc):

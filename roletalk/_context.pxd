@@ -1,5 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 
+from ._debug cimport Token
+
 
 cdef class Responder:
     """Who a context came from and who takes its answer: the base of a unit."""
@@ -15,7 +17,8 @@ cdef class Context:
         readonly str role
         readonly str event
         readonly str kind              # "message", "request", "reply", "readable" or "writable"
-        readonly double _rtt
+        double _rtt                    # s; of replies
+        Token _token                   # of the debug build
         uint8_t _datatype
         bint _decoded
         object _data

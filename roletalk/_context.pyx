@@ -2,8 +2,10 @@
 
 import msgspec
 
+cimport cython
+
 from ._codec cimport decode
-from ._debug cimport COUNT_CONTEXT, DEBUG, count
+from ._debug cimport COUNT_CONTEXT, DEBUG, token
 from ._wire cimport DATA_BINARY, DATA_OBJECT, MSG_REJECT, MSG_RESOLVE
 
 from ._wire import DataType
@@ -17,21 +19,13 @@ cdef class Responder:
         raise AssertionError("overridden by whoever takes answers")
 
 
+@cython.freelist(256)
 cdef class Context:
     """A message that came in: to a handler, or as the reply to a request.
 
     `data` is decoded when it is first read; `raw` is the payload as it came.  `rtt` is the time from
     writing the request to reading its reply in seconds, ``None`` but on replies.
     """
-
-    def __cinit__(self):
-        self._rtt = -1.0
-        if DEBUG:
-            count(COUNT_CONTEXT, 1)
-
-    def __dealloc__(self):
-        if DEBUG:
-            count(COUNT_CONTEXT, -1)
 
     @property
     def data(self):
@@ -58,7 +52,7 @@ cdef class Context:
 
     @property
     def rtt(self):
-        return None if self._rtt < 0 else self._rtt
+        return self._rtt if self.kind == "reply" else None
 
     def decode(self, type):
         """The payload as `type`, checked and converted by msgspec.
@@ -113,6 +107,8 @@ cdef class RequestContext(Context):
 
 cdef void fill(Context context, Responder unit, str kind, object role, object event, uint8_t datatype,
                bytes raw):
+    if DEBUG:
+        context._token = token(COUNT_CONTEXT)
     context.unit = unit
     context.kind = kind
     context.role = role

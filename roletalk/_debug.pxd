@@ -17,3 +17,12 @@ cdef enum Counted:
 
 # Called from __cinit__ with +1 and from __dealloc__ with -1.
 cdef void count(Counted kind, int by) noexcept
+
+
+# For objects of the hot path, whose creation and end must cost nothing in the release build: held as
+# a field that the debug build sets, it is counted as long as its owner lives.
+cdef class Token:
+    cdef int kind
+
+
+cdef Token token(Counted kind)

@@ -9,6 +9,18 @@ cdef void count(Counted kind, int by) noexcept:
     _live[<int>kind] += by
 
 
+cdef class Token:
+    def __dealloc__(self):
+        count(<Counted>self.kind, -1)
+
+
+cdef Token token(Counted kind):
+    cdef Token self = Token.__new__(Token)
+    self.kind = kind
+    count(kind, 1)
+    return self
+
+
 def is_debug_build() -> bool:
     """Whether the compiled modules carry the debug build's checks and counters."""
     return bool(DEBUG)

@@ -58,6 +58,16 @@ cdef uint32_t _next_mask() except? 0:
     return mask
 
 
+def _forget_masks():
+    global _mask_at
+    _mask_at = MASK_POOL
+
+
+# A forked child must not go on in its parent's pool.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_masks)
+
+
 cdef void _apply_mask(char* data, Py_ssize_t size, uint32_t mask) noexcept nogil:
     cdef uint64_t wide = (<uint64_t>mask << 32) | mask
     cdef uint64_t word
@@ -212,6 +222,8 @@ cdef class Connection(WSListener):
     cpdef on_ws_disconnected(self, WSTransport transport):
         if self._state == CLOSED:
             return
+        # A client's would get the violation as an exception that nobody retrieves.
+        transport.disconnected_future.cancel()
         if self._ws.is_close_frame_sent and self.close_code == 0:
             # picows found a violation and closed by itself.
             self.close_code = self._ws.close_handshake.sent.code
@@ -264,6 +276,9 @@ cdef class Connection(WSListener):
             const uint8_t* data = <const uint8_t*>frame.payload_ptr
             Py_ssize_t size = frame.payload_size
 
+        if self._ws.is_close_frame_sent:
+            # picows found a violation and closed by itself: nothing is heard after that.
+            return 0
         if self._state != OPEN:
             if self._state == CLOSING and opcode == WSMsgType.CLOSE and self.closed_by_us:
                 # The answer to our close frame.
@@ -323,9 +338,10 @@ cdef class Connection(WSListener):
         cdef int code = CLOSE_NORMAL
         if frame.payload_size >= 2:
             code = ((<uint8_t>frame.payload_ptr[0]) << 8) | <uint8_t>frame.payload_ptr[1]
-            if not _is_sendable_close_code(code):
-                return self._start_closing(CLOSE_PROTOCOL_ERROR, "invalid close code", True)
-        self._start_closing(code, frame.get_close_reason() or "", False)
+        if _is_sendable_close_code(code):
+            self._start_closing(code, frame.get_close_reason() or "", False)
+        else:
+            self._start_closing(CLOSE_PROTOCOL_ERROR, "invalid close code", True)
         self.flush()
         self._transport.close()
         return 0

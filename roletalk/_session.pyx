@@ -140,9 +140,12 @@ cdef class PeerCore:
         memset(&self.counters, 0, sizeof(Counters))
 
     cdef int check_here(self) except -1:
-        # Of the loops of one thread only one runs, so this is as good as asking for the running one,
-        # for which Python before 3.12 asks the kernel each time.
-        if (self._thread == PyThread_get_thread_ident() and self._fork_epoch == _forks
+        if _HAS_EAGER:
+            if self.loop is not None and _get_running_loop() is self.loop and self._fork_epoch == _forks:
+                return 0
+        # Before 3.12 asking for the running loop asks the kernel for the process each time.  Of the
+        # loops of one thread only one runs, so asking ours is as good.
+        elif (self._thread == PyThread_get_thread_ident() and self._fork_epoch == _forks
                 and self.loop is not None and self._is_running()):
             return 0
         self.bind()
@@ -205,7 +208,7 @@ cdef class PeerCore:
         if not table.swept:
             table.swept = True
             self._tables.add(table)
-        if deadline >= self._sweep_at:
+        if deadline + SWEEP_GRAIN >= self._sweep_at:
             return 0
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()

@@ -45,6 +45,22 @@ class Callbacks(Generic[T]):
                 task.add_done_callback(self._tasks.discard)
 
 
+async def within(awaitable: Awaitable[T], timeout: float | None) -> T:
+    """The result of `awaitable`; cancels it and raises `TimeoutError` after `timeout` seconds.
+
+    `asyncio.wait_for` before Python 3.12 loses a cancellation that comes together with the result.
+    """
+    future = asyncio.ensure_future(awaitable)
+    try:
+        done, _ = await asyncio.wait({future}, timeout=timeout)
+    finally:
+        if not future.done():
+            future.cancel()
+    if not done:
+        raise TimeoutError
+    return future.result()
+
+
 async def _logged(awaitable: Awaitable[object], function: object) -> None:
     try:
         await awaitable

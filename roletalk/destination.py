@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._session import UNSET, DestinationCore, Link, clock
-from .callbacks import Callbacks
+from .callbacks import Callbacks, within
 from .errors import NoUnitsError, RequestTimeout, RoletalkError
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class Destination(DestinationCore):
         if self._ready.is_set():
             return
         try:
-            await asyncio.wait_for(self._ready.wait(), timeout)
-        except asyncio.TimeoutError:
+            await within(self._ready.wait(), timeout)
+        except TimeoutError:
             count = len(self.peer.units)
             raise TimeoutError(
                 f"no unit serves role {self.name!r} after {timeout:g} s"
@@ -104,8 +104,8 @@ class Destination(DestinationCore):
         waiting = self.peer._wait_for_room(link)
         try:
             left = None if deadline == float("inf") else deadline - clock()
-            await asyncio.wait_for(waiting, left)
-        except asyncio.TimeoutError:
+            await within(waiting, left)
+        except TimeoutError:
             error = RequestTimeout(
                 f"no room to send {event!r} to role {self.name!r} before its timeout"
             )

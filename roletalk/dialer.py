@@ -118,9 +118,7 @@ class Dialer:
                     self.unit._dialers.discard(self)
                 self.unit = unit
                 unit._dialers.add(self)
-                if self.first.done():
-                    self._peer._reconnects += 1
-                else:
+                if not self.first.done():
                     self.first.set_result(unit)
                 await self._lost.wait()
                 if not self._reconnect:

@@ -27,7 +27,7 @@ class Heartbeat:
 
     def __init__(self, peer: Peer, interval: float | None, timeout: float | None) -> None:
         self._peer = peer
-        self._interval = interval
+        self._interval = float("inf") if interval is None else interval
         self._timeout = float("inf") if timeout is None else timeout
         bounds = [bound for bound in (interval, timeout) if bound is not None]
         self._period = max(FASTEST_TICK, min([SLOWEST_TICK, *(bound / 4 for bound in bounds)]))
@@ -61,8 +61,6 @@ class Heartbeat:
                 self.lag,
             )
         self._schedule(now)
-        if self._interval is None:
-            return
         for unit in self._peer.units:
             for link in unit.connections:
                 link.check_alive(now, self._interval, self._timeout)

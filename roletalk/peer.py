@@ -19,7 +19,7 @@ from ._wire import CloseCode
 from .acquaintance import Acquaintances
 from .address import Address
 from .announcer import Announcer
-from .callbacks import Callbacks, Opening
+from .callbacks import Callbacks, Opening, within
 from .destination import Destination
 from .dialer import Dialer
 from .errors import AuthError, ConnectError, RoletalkError, UnitClosedError
@@ -350,8 +350,8 @@ class Peer(PeerCore):
             )
             made.append(dialer)
             try:
-                return await asyncio.wait_for(asyncio.shield(dialer.first), timeout)
-            except asyncio.TimeoutError:
+                return await within(asyncio.shield(dialer.first), timeout)
+            except TimeoutError:
                 dialer.stop()
                 raise ConnectError(f"no connection to {url} within {timeout:g} s") from None
             except BaseException:
@@ -414,6 +414,8 @@ class Peer(PeerCore):
         if admission.dialer is not None:
             # Whom we dialled is what acquaintance tells of.
             unit._dialers.add(admission.dialer)
+            if admission.dialer.first.done():
+                self._reconnects += 1
         is_new = unit.id not in self._units
         if is_new:
             self._units[unit.id] = unit

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import roletalk
-from tests.helpers import pair, peers, run
+from tests.helpers import loop_factory, pair, peers, run
 
 # -- where it may be called from
 
@@ -35,7 +35,7 @@ PLAIN_CALLS: list[tuple[str, Callable[[roletalk.Peer], Any]]] = [
 
 
 @pytest.mark.parametrize("call", [c for _, c in PLAIN_CALLS], ids=[n for n, _ in PLAIN_CALLS])
-@pytest.mark.parametrize("where", ["thread", "thread with a loop", "other loop"])
+@pytest.mark.parametrize("where", ["thread", "thread with a loop"])
 def test_a_call_from_elsewhere_is_a_runtime_error(
     call: Callable[[roletalk.Peer], Any], where: str
 ) -> None:
@@ -62,23 +62,40 @@ def test_a_call_from_elsewhere_is_a_runtime_error(
                 else:
                     asyncio.run(attempt_in_loop())
 
-            if where == "other loop":
-                other = asyncio.new_event_loop()
-                current = asyncio._get_running_loop()
-                asyncio._set_running_loop(None)
-                try:
-                    other.run_until_complete(attempt_in_loop())
-                finally:
-                    asyncio._set_running_loop(current)
-                    other.close()
-            else:
-                thread = threading.Thread(target=work)
-                thread.start()
-                thread.join()
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
             assert isinstance(outcome[0], RuntimeError), outcome
             assert any(word in str(outcome[0]) for word in ("thread", "loop"))
 
     run(main())
+
+
+@pytest.mark.parametrize("call", [c for _, c in PLAIN_CALLS], ids=[n for n, _ in PLAIN_CALLS])
+def test_a_call_on_a_later_loop_is_a_runtime_error(call: Callable[[roletalk.Peer], Any]) -> None:
+    first, second = loop_factory(), loop_factory()
+
+    async def begin() -> tuple[roletalk.Peer, roletalk.Peer]:
+        server, client = roletalk.Peer(), roletalk.Peer()
+        server.role("r")
+        client.role("mine")
+        await client.connect((await server.listen()).url)
+        await client.destination("r").wait_ready(10)
+        return server, client
+
+    async def attempt(client: roletalk.Peer) -> None:
+        with pytest.raises(RuntimeError, match="loop"):
+            call(client)
+
+    async def end(peers: tuple[roletalk.Peer, roletalk.Peer]) -> None:
+        for peer in peers:
+            await peer.close()
+
+    made = first.run_until_complete(begin())
+    second.run_until_complete(attempt(made[1]))
+    second.close()
+    first.run_until_complete(end(made))
+    first.close()
 
 
 COROUTINES: list[tuple[str, Callable[[roletalk.Peer], Any]]] = [
