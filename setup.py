@@ -47,9 +47,6 @@ def compile_args() -> list[str]:
         return (["/Od", "/Zi"] if DEBUG else ["/O2"]) + (["/WX"] if WERROR else [])
     # Frames are masked and read a machine word at a time, out of char buffers.
     args = ["-fno-strict-aliasing", "-Wall", "-Wextra"]
-    # What Cython generates for any module: slots ignore some of their arguments, method tables
-    # leave trailing fields out.
-    args += ["-Wno-unused-parameter", "-Wno-missing-field-initializers"]
     args += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3"]
     if WERROR:
         args.append("-Werror")

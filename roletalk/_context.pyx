@@ -4,7 +4,7 @@ import msgspec
 
 cimport cython
 
-from ._codec cimport decode
+from ._payload cimport decode
 from ._debug cimport COUNT_CONTEXT, DEBUG, token
 from ._wire cimport DATA_BINARY, DATA_OBJECT, MSG_REJECT, MSG_RESOLVE
 

@@ -1,5 +1,7 @@
 """Counters of live objects, kept by the debug build only."""
 
+cimport cython
+
 _NAMES = ("buffer", "connection", "call", "waiter", "context")
 
 cdef long[COUNT_KINDS] _live
@@ -9,6 +11,7 @@ cdef void count(Counted kind, int by) noexcept:
     _live[<int>kind] += by
 
 
+@cython.final
 cdef class Token:
     def __dealloc__(self):
         count(<Counted>self.kind, -1)

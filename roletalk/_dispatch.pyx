@@ -34,7 +34,9 @@ cdef class Handler:
         self.event = event
         self.function = function
         self.target = function
-        self.key = b"" if event is None else _key(_KIND_BYTES[kind], role.wire_name, encode_name(event, "event"))
+        self.key = b""
+        if event is not None:
+            self.key = _key(_KIND_BYTES[kind], role.wire_name, encode_name(event, "event"))
 
     def set_target(self, target):
         """What is called with the context in place of the function itself."""

@@ -438,7 +438,9 @@ cdef class Connection(WSListener):
         return self._out.size + self._backlog
 
     cdef bint is_busy(self) except -1:
-        return self._out.size + self._backlog > self.limits.low_water and self.unsent() > self.limits.low_water
+        if self._out.size + self._backlog <= self.limits.low_water:
+            return False
+        return self.unsent() > self.limits.low_water
 
     cdef bint has_room(self) except -1:
         if self._out.size + self._backlog <= self.limits.high_water:

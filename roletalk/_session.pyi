@@ -1,60 +1,13 @@
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final
+from typing import Any
 
 from typing_extensions import disjoint_base
 
-from ._calls import Call, CallTable
+from ._calls import CallTable
 from ._context import Responder
-from ._dispatch import HandlerTable
-from ._frame import Connection, FrameLimits
+from ._frame import Connection
+from ._peer import PeerCore
 from .gate import Admission
-from .unit import Unit
-
-UNSET: Final[Any]
-
-def clock() -> float: ...
-
-@disjoint_base
-class PeerCore:
-    request_timeout: float | None
-    expose_errors: bool
-    max_handlers: int
-    max_pending: int
-    slow_handler: float
-    def __init__(
-        self,
-        limits: FrameLimits,
-        *,
-        request_timeout: float | None,
-        expose_errors: bool,
-        max_handlers: int,
-        max_pending: int,
-        slow_handler: float,
-    ) -> None: ...
-    # None until bind(), after which everybody who uses it comes.
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop | Any: ...
-    @property
-    def limits(self) -> FrameLimits: ...
-    @property
-    def table(self) -> HandlerTable: ...
-    @property
-    def drops(self) -> dict[str, int]: ...
-    @property
-    def pending(self) -> int: ...
-    def bind(self) -> None: ...
-    def check_thread(self) -> None: ...
-    def count_drop(self, reason: str) -> None: ...
-    def count_link(self, link: Link) -> None: ...
-    def counted(self) -> dict[str, int]: ...
-    def keep_pending(self, table: CallTable) -> None: ...
-    def fail_pending(
-        self,
-        tables: Iterable[CallTable],
-        make_error: Callable[[str, str], Exception],
-    ) -> None: ...
-    def stop_sweeping(self) -> None: ...
 
 @disjoint_base
 class Link(Connection):
@@ -85,28 +38,3 @@ class UnitCore(Responder):
     def forget_link(self, link: Link) -> int: ...
     def next_link(self) -> Link | None: ...
     def send_control(self, message: bytes) -> bool: ...
-
-@disjoint_base
-class DestinationCore:
-    def __init__(self, peer: PeerCore, name: str) -> None: ...
-    @property
-    def peer(self) -> PeerCore: ...
-    @property
-    def name(self) -> str: ...
-    def current_units(self) -> tuple[UnitCore, ...]: ...
-    def add_unit(self, unit: UnitCore) -> None: ...
-    def remove_unit(self, unit: UnitCore) -> None: ...
-    def request(
-        self,
-        event: str,
-        data: object = None,
-        *,
-        timeout: float | None = ...,
-        unit: Unit | None = None,
-        ignore_unit_close: bool = False,
-    ) -> Call: ...
-    def send(
-        self, event: str, data: object = None, *, unit: Unit | None = None
-    ) -> Coroutine[Any, Any, None]: ...
-    def send_nowait(self, event: str, data: object = None, *, unit: Unit | None = None) -> None: ...
-    def broadcast(self, event: str, data: object = None) -> tuple[Unit, ...]: ...

@@ -1,36 +1,27 @@
-"""The hot path above the frames: dispatch, answers, requests, and the choice of unit and connection.
-
-`Peer`, `Unit`, `Destination` and `Link`'s owner are Python classes over these; nothing here imports them.
-"""
+"""What one unit has in flight: its connections, dispatch, answers, and the handlers that run for it."""
 
 import asyncio
 import logging
-import math
-import os
-import sys
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdlib cimport rand
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
-from ._calls cimport (ANSWERED, FAILED, Call, Waiter, failed_call, new_call, new_waiter)
-from ._codec cimport (Encoded, decode, encode, message_size, number_size, parse, request_size,
-                      answer_size, write_answer, write_message, write_number, write_request)
+from ._calls cimport ANSWERED, FAILED, Waiter
+from ._codec cimport answer_size, parse, write_answer, write_number
 from ._context cimport fill
-from ._debug cimport DEBUG, coarse_now, now
+from ._debug cimport coarse_now
 from ._dispatch cimport event_text
 from ._frame cimport OPEN
+from ._payload cimport Encoded, decode, encode
 from ._steps cimport blame, name_of, watch_steps
 from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_WRONG_CORRELATION, CLOSE_WRONG_MESSAGE_TYPE,
-                     DATA_OBJECT, DATA_STRING, MSG_ACQUAINT, MSG_MESSAGE, MSG_OPEN_READABLE,
-                     MSG_OPEN_WRITABLE, MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES,
-                     MSG_STREAM_DATA, MSG_STREAM_REJECT, MSG_STREAM_RESOLVE)
+                     DATA_OBJECT, MSG_ACQUAINT, MSG_MESSAGE, MSG_OPEN_READABLE, MSG_OPEN_WRITABLE,
+                     MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES, MSG_STREAM_DATA,
+                     MSG_STREAM_REJECT)
 
-from ._dispatch import encode_name
-from .errors import (BadPayload, NoUnitsError, ProtocolError, Reject, RemoteError, UnitClosedError,
-                     WouldBlock)
+from .errors import BadPayload, ProtocolError, Reject, RemoteError
 
 _log = logging.getLogger("roletalk")
 
@@ -50,32 +41,7 @@ cdef extern from *:
     bint _is_awaitable "roletalk_is_awaitable"(object value)
 
 cdef enum:
-    NAMES_CACHE = 1024                 # events that a destination keeps encoded
     REJECT_TEXT = 4096                 # characters of a remote reject that are kept
-
-cdef double INFINITE = float("inf")
-cdef double SWEEP_GRAIN = 0.005        # s that a timeout may be late, so that sweeps gather
-
-cdef object _get_running_loop = asyncio._get_running_loop
-cdef object _UNSET = object()
-UNSET = _UNSET
-
-# 3.12 made Task(eager_start=True); its current_task is written in C.  Before that the C tasks keep
-# the current one in this dict.
-cdef bint _HAS_EAGER = sys.version_info >= (3, 12)
-cdef object _current_task = asyncio.current_task
-cdef object _current_tasks = None if _HAS_EAGER else asyncio.tasks._current_tasks
-
-cdef int _forks = 0
-
-
-def _forked():
-    global _forks
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 _CLOSE_REASONS = {
     CLOSE_WRONG_MESSAGE_TYPE: "unknown message type",
@@ -83,181 +49,8 @@ _CLOSE_REASONS = {
     CLOSE_BAD_STRUCTURE: "malformed message",
 }
 
-
-def clock():
-    """Seconds on the monotonic clock that deadlines are on."""
-    return now()
-
-
-cdef class _Done:
-    """What `send` returns when the message is written already: an awaitable that never suspends.
-
-    It has no state, so one serves all.
-    """
-
-    __name__ = "send"
-    __qualname__ = "Destination.send"
-
-    def __await__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration
-
-    def send(self, value):
-        raise StopIteration
-
-    def throw(self, type, value=None, traceback=None):
-        raise type if value is None else value
-
-    def close(self):
-        pass
-
-
-import collections.abc
-collections.abc.Coroutine.register(_Done)
-cdef _Done _DONE = _Done()
-
-
 # docs/protocol.md, section 8: a handshake message has at most 64 KiB.
 cdef FrameLimits _STRANGER_LIMITS = FrameLimits(max_message_size=65536)
-
-
-cdef class PeerCore:
-    def __init__(self, FrameLimits limits, *, request_timeout, bint expose_errors, Py_ssize_t max_handlers,
-                 Py_ssize_t max_pending, double slow_handler):
-        self.limits = limits
-        self.table = HandlerTable()
-        self.drops = {}
-        self.request_timeout = request_timeout
-        self.expose_errors = expose_errors
-        self.max_handlers = max_handlers
-        self.max_pending = max_pending
-        self.slow_handler = slow_handler
-        self._tables = set()
-        self._sweep_at = INFINITE
-        self._fork_epoch = _forks
-        memset(&self.counters, 0, sizeof(Counters))
-
-    cdef int check_here(self) except -1:
-        if _HAS_EAGER:
-            if self.loop is not None and _get_running_loop() is self.loop and self._fork_epoch == _forks:
-                return 0
-        # Before 3.12 asking for the running loop asks the kernel for the process each time.  Of the
-        # loops of one thread only one runs, so asking ours is as good.
-        elif (self._thread == PyThread_get_thread_ident() and self._fork_epoch == _forks
-                and self.loop is not None and self._is_running()):
-            return 0
-        self.bind()
-        return 0
-
-    def bind(self):
-        """Bind the peer to the running loop, or raise `RuntimeError` when it is bound elsewhere."""
-        loop = _get_running_loop()
-        if self._fork_epoch != _forks:
-            raise RuntimeError("this peer was made before a fork: make a new one in the child process")
-        if loop is None:
-            if self.loop is not None and self._thread != PyThread_get_thread_ident():
-                raise RuntimeError("this peer runs in another thread: use loop.call_soon_threadsafe")
-            raise RuntimeError("no event loop is running in this thread")
-        if self.loop is None:
-            self.loop = loop
-            self._is_running = loop.is_running
-            self._thread = PyThread_get_thread_ident()
-            # A task factory of the user's own makes all tasks; otherwise ours may start eagerly.
-            self._eager = _HAS_EAGER and loop.get_task_factory() is None
-        elif loop is not self.loop:
-            if self._thread != PyThread_get_thread_ident():
-                raise RuntimeError("this peer runs in another thread: use loop.call_soon_threadsafe")
-            raise RuntimeError("this peer runs on another event loop")
-
-    def check_thread(self):
-        """For plain calls that may come before the loop runs: raise only in a wrong thread or process."""
-        loop = _get_running_loop()
-        if loop is not None and loop is self.loop and self._fork_epoch == _forks:
-            return
-        if self.loop is not None and (loop is not None or self._thread != PyThread_get_thread_ident()):
-            self.bind()
-        elif self._fork_epoch != _forks:
-            self.bind()
-
-    # ---- counters ------------------------------------------------------------------------------------
-
-    cdef int drop(self, str reason) except -1:
-        count = self.drops.get(reason, 0) + 1
-        self.drops[reason] = count
-        if count == 1:
-            _log.warning("dropped for the first time: %s (further ones are counted in stats())", reason)
-        return 0
-
-    def count_drop(self, str reason):
-        self.drop(reason)
-
-    def count_link(self, Link link):
-        """Take over the byte counts of a connection that is gone."""
-        self.counters.bytes_sent += link.bytes_sent
-        self.counters.bytes_received += link.bytes_received
-
-    def counted(self):
-        """The counters of messages, requests and bytes, as a new dict."""
-        return self.counters
-
-    # ---- deadlines: one timer for all, never one a request --------------------------------------------
-
-    cdef int note_deadline(self, double deadline, CallTable table) except -1:
-        if not table.swept:
-            table.swept = True
-            self._tables.add(table)
-        if deadline + SWEEP_GRAIN >= self._sweep_at:
-            return 0
-        if self._sweep_handle is not None:
-            self._sweep_handle.cancel()
-        self._sweep_at = deadline + SWEEP_GRAIN
-        delay = self._sweep_at - now()
-        self._sweep_handle = self.loop.call_later(delay if delay > 0 else 0, self._sweep)
-        return 0
-
-    def _sweep(self):
-        cdef:
-            double at = now()
-            double earliest = INFINITE
-            CallTable table
-        self._sweep_handle = None
-        self._sweep_at = INFINITE
-        for entry in list(self._tables):
-            table = <CallTable>entry
-            if table.earliest <= at:
-                self.counters.timeouts += table.expire(at)
-            if table.used == 0:
-                self._tables.discard(table)
-                table.swept = False
-            elif table.earliest < earliest:
-                earliest = table.earliest
-        if earliest < INFINITE:
-            self._sweep_at = earliest + SWEEP_GRAIN
-            self._sweep_handle = self.loop.call_later(max(self._sweep_at - at, SWEEP_GRAIN), self._sweep)
-
-    def keep_pending(self, CallTable table):
-        """A unit is gone, but requests that ignore it may wait on in its table."""
-        if table.used > 0:
-            table.swept = True
-            self._tables.add(table)
-
-    def fail_pending(self, tables, make_error):
-        """Fail all that is pending, in `tables` and in those of units that are gone."""
-        for table in (*tables, *self._tables):
-            (<CallTable>table).fail_all(make_error, and_ignoring=True)
-
-    def stop_sweeping(self):
-        if self._sweep_handle is not None:
-            self._sweep_handle.cancel()
-            self._sweep_handle = None
-        self._sweep_at = INFINITE
-        self._tables.clear()
-
-    @property
-    def pending(self):
-        return sum([(<CallTable>table).used for table in self._tables])
 
 
 cdef class Link(Connection):
@@ -298,10 +91,7 @@ cdef class Link(Connection):
         return self._state == OPEN and self.has_room()
 
     cdef int batch_started(self) except -1:
-        if _HAS_EAGER:
-            self._direct = _current_task() is None
-        else:
-            self._direct = _current_tasks.get(self.loop) is None
+        self._direct = self.peer.no_task_is_current()
         return 0
 
     cdef int message_received(self, const uint8_t* message, Py_ssize_t size) except -1:
@@ -397,7 +187,7 @@ cdef class Link(Connection):
 
     cdef int _refuse(self, Envelope* envelope, str text) except -1:
         cdef Encoded payload
-        owner = encode(text, &payload)
+        _owner = encode(text, &payload)
         write_answer(self.begin(answer_size(envelope.correlation_size, &payload)), MSG_REJECT,
                      envelope.correlation, envelope.correlation_size, &payload)
         self.end()
@@ -421,7 +211,7 @@ cdef class Link(Connection):
             Encoded payload
             int size = envelope.correlation_size
             char* at
-        owner = encode("streams are not served here", &payload)
+        _owner = encode("streams are not served here", &payload)
         at = self.begin(3 + 2 * size + 1 + payload.size)
         at[0] = <char>MSG_STREAM_REJECT
         at[1] = at[2] = <char>size
@@ -432,7 +222,6 @@ cdef class Link(Connection):
         self.end()
         self.peer.counters.rejects_sent += 1
         return 0
-
 
 
 cdef str _reject_text(uint8_t datatype, bytes raw):
@@ -469,13 +258,13 @@ cdef class UnitCore(Responder):
         cdef:
             list links = self._links
             Py_ssize_t n = PyList_GET_SIZE(links)
-            Py_ssize_t i
+            Py_ssize_t _i
             Link link
             list open_links
         if n == 1:
             link = <Link><object>PyList_GET_ITEM(links, 0)
             return link if link._state == OPEN else None
-        for i in range(n):
+        for _i in range(n):
             self._next_link = (self._next_link + 1) % n
             link = <Link><object>PyList_GET_ITEM(links, self._next_link)
             if link._state == OPEN and not link.is_busy():
@@ -531,7 +320,7 @@ cdef class UnitCore(Responder):
         cdef _Completion completion
         coroutine = watch_steps(coroutine, handler.function, handler.role.name, context.event,
                                 self.peer.slow_handler)
-        if self.peer._eager:
+        if self.peer.eager:
             task = asyncio.Task(coroutine, loop=self.peer.loop, context=variables, eager_start=True)
             if task.done():
                 return self._complete(handler, context, task)
@@ -589,7 +378,7 @@ cdef class UnitCore(Responder):
             Encoded payload
             Py_ssize_t size
             Link link = <Link>context.connection
-        owner = encode(value, &payload)
+        _owner = encode(value, &payload)
         size = answer_size(context.correlation_size, &payload)
         if size > self.peer.limits.max_message_size:
             raise ValueError(f"the reply takes {size} bytes, over max_message_size")
@@ -621,220 +410,3 @@ cdef class _Completion:
     def __call__(self, task):
         self.unit.tasks.discard(task)
         self.unit._complete(self.handler, self.context, task)
-
-
-cdef class DestinationCore:
-    def __init__(self, PeerCore peer, str name):
-        self._wire_name = encode_name(name, "role")
-        self.peer = peer
-        self.name = name
-        self._units = []
-        self._names = {}
-
-    def current_units(self):
-        return tuple(self._units)
-
-    def add_unit(self, UnitCore unit):
-        self._units.append(unit)
-
-    def remove_unit(self, UnitCore unit):
-        self._units.remove(unit)
-
-    cdef bytes names_of(self, object event):
-        cdef bytes names
-        if event is self._last_event and event is not None:
-            return self._last_names
-        names = self._names.get(event)
-        if names is None:
-            names = self._wire_name + encode_name(event, "event")
-            if len(self._names) >= NAMES_CACHE:
-                self._names.clear()
-            self._names[event] = names
-        self._last_event = event
-        self._last_names = names
-        return names
-
-    cdef UnitCore pick_unit(self, object unit):
-        cdef Py_ssize_t n = PyList_GET_SIZE(self._units)
-        if unit is not None:
-            if not isinstance(unit, UnitCore) or (<UnitCore>unit).peer is not self.peer:
-                raise TypeError(f"unit must be a Unit of the same peer, not {type(unit).__name__}")
-            if (<UnitCore>unit).gone:
-                raise UnitClosedError(f"unit {unit.name or unit.id!r} is not connected any more")
-            if unit not in self._units:
-                raise NoUnitsError(f"unit {unit.name or unit.id!r} does not serve role {self.name!r}")
-            return <UnitCore>unit
-        if n == 0:
-            raise NoUnitsError(f"no connected unit serves role {self.name!r}")
-        self._next_unit += 1
-        if self._next_unit >= n:
-            self._next_unit = 0
-        return <UnitCore><object>PyList_GET_ITEM(self._units, self._next_unit)
-
-    # ---- requests ------------------------------------------------------------------------------------
-
-    def request(self, event, data=None, *, timeout=_UNSET, unit=None, bint ignore_unit_close=False):
-        """Ask one unit; await it for the reply's `Context`.
-
-        The request is written at the call (docs/protocol.md, section 3), unless the connection is above
-        its high-water mark: then when it is awaited and there is room.
-
-        ``timeout`` is in seconds, ``None`` for no limit, by default the peer's `request_timeout`.  `unit`
-        names the unit; by default they take turns.  With `ignore_unit_close` a request whose unit goes
-        away waits on until its timeout.
-
-        Raised by the await: `RemoteError` when it is rejected, `RequestTimeout`, `NoUnitsError`,
-        `UnitClosedError`, `WouldBlock` when too many are pending on the unit, `TypeError` and
-        `ValueError` for what cannot be sent.  Raised at once: `RuntimeError` in a wrong thread, loop or
-        process.
-        """
-        self.peer.check_here()
-        try:
-            return self._request(event, data, timeout, unit, ignore_unit_close, True)
-        except Exception as exc:
-            return failed_call(exc)
-
-    cdef object _request(self, object event, object data, object timeout, object unit, bint ignore_close,
-                         bint may_wait):
-        cdef:
-            bytes names = self.names_of(event)
-            PeerCore peer = self.peer
-            double sent_at = now()
-            double deadline = INFINITE
-            UnitCore target
-            Link link
-            Encoded payload
-            Waiter waiter
-            uint64_t correlation
-            Py_ssize_t role_size = PyBytes_GET_SIZE(self._wire_name)
-        if timeout is _UNSET:
-            timeout = peer.request_timeout
-        if timeout is not None:
-            deadline = <double>timeout
-            if not deadline >= 0:
-                raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
-            deadline += sent_at
-        target = self.pick_unit(unit)
-        link = target.pick_link()
-        if link is None:
-            raise UnitClosedError(f"no open connection to unit {target.name or target.id!r}")
-        owner = encode(data, &payload)
-        if payload.size + PyBytes_GET_SIZE(names) + 32 > peer.limits.max_message_size:
-            raise ValueError(f"the request takes {payload.size} bytes of payload, over max_message_size")
-        if not link.has_room():
-            if not may_wait:
-                raise WouldBlock(f"the connection to unit {target.name or target.id!r} is above its "
-                                 "high-water mark")
-            return self._request_later(event, data, timeout, deadline, unit, ignore_close, link)
-        waiter = new_waiter(peer.loop, sent_at, deadline, self.name, event)
-        correlation = target.calls.add(waiter)
-        write_request(link.begin(request_size(PyBytes_GET_SIZE(names), correlation, &payload)),
-                      PyBytes_AS_STRING(names), role_size, PyBytes_GET_SIZE(names) - role_size,
-                      correlation, &payload)
-        link.end()
-        peer.counters.requests_sent += 1
-        waiter.ignore_close = ignore_close
-        if deadline != INFINITE:
-            peer.note_deadline(deadline, target.calls)
-        return new_call(waiter)
-
-    async def _request_later(self, event, data, timeout, double deadline, unit, ignore_close, link):
-        while True:
-            await self._room(link, deadline, event)
-            left = None if timeout is None else max(deadline - now(), 0.0)
-            try:
-                call = self._request(event, data, left, unit, ignore_close, False)
-            except WouldBlock:
-                link = self.pick_unit(unit).next_link()
-                if link is None or link.has_room_now:
-                    raise
-                continue
-            return await call
-
-    # ---- messages ------------------------------------------------------------------------------------
-
-    cdef int _write(self, Link link, bytes names, Encoded* payload) except -1:
-        cdef Py_ssize_t role_size = PyBytes_GET_SIZE(self._wire_name)
-        cdef Py_ssize_t size = message_size(PyBytes_GET_SIZE(names), payload)
-        if size > self.peer.limits.max_message_size:
-            raise ValueError(f"the message takes {size} bytes, over max_message_size")
-        write_message(link.begin(size), PyBytes_AS_STRING(names), role_size,
-                      PyBytes_GET_SIZE(names) - role_size, payload)
-        link.end()
-        self.peer.counters.messages_sent += 1
-        return 0
-
-    cdef Link _send(self, object event, object data, object unit):
-        """Write a message; returns None when it is written, else the connection that has no room."""
-        cdef:
-            bytes names = self.names_of(event)
-            UnitCore target = self.pick_unit(unit)
-            Link link = target.pick_link()
-            Encoded payload
-        if link is None:
-            raise UnitClosedError(f"no open connection to unit {target.name or target.id!r}")
-        owner = encode(data, &payload)
-        if not link.has_room():
-            return link
-        self._write(link, names, &payload)
-        return None
-
-    def send(self, event, data=None, *, unit=None):
-        """Send a one-way message to one unit; await it.
-
-        Written at the call.  Above the connection's high-water mark nothing is written until there is
-        room; cancelled there, nothing was sent.  Delivered at most once.
-
-        Raised by the await: `NoUnitsError`, `UnitClosedError`, `TypeError` and `ValueError` for what
-        cannot be sent.  Raised at once: `RuntimeError` in a wrong thread, loop or process.
-        """
-        cdef Link full
-        self.peer.check_here()
-        try:
-            full = self._send(event, data, unit)
-        except Exception as exc:
-            return failed_call(exc)
-        if full is None:
-            return _DONE
-        return self._send_later(event, data, unit, full)
-
-    async def _send_later(self, event, data, unit, link):
-        while link is not None:
-            await self._room(link, INFINITE, event)
-            link = self._send(event, data, unit)
-
-    def send_nowait(self, event, data=None, *, unit=None):
-        """Send a one-way message to one unit at once.
-
-        Raises `WouldBlock` above the connection's high-water mark, and what `send` raises.
-        """
-        self.peer.check_here()
-        if self._send(event, data, unit) is not None:
-            raise WouldBlock(f"the connection to a unit of role {self.name!r} is above its high-water mark")
-
-    def broadcast(self, event, data=None):
-        """Send a one-way message to every unit; returns the tuple of units that it was written to.
-
-        Units above their high-water mark are left out and counted in `stats()`.  Raises `NoUnitsError`
-        when there is no unit, `TypeError` and `ValueError` for what cannot be sent.
-        """
-        cdef:
-            bytes names
-            Encoded payload
-            UnitCore unit
-            Link link
-            list sent = []
-        self.peer.check_here()
-        names = self.names_of(event)
-        if not self._units:
-            raise NoUnitsError(f"no connected unit serves role {self.name!r}")
-        owner = encode(data, &payload)
-        for each in tuple(self._units):
-            unit = <UnitCore>each
-            link = unit.pick_link()
-            if link is None or not link.has_room():
-                self.peer.drop("broadcasts to units above their high-water mark")
-                continue
-            self._write(link, names, &payload)
-            sent.append(unit)
-        return tuple(sent)

@@ -8,6 +8,7 @@ one runs in steps that only its task sees, so its task is given a coroutine that
 import collections.abc
 import logging
 
+cimport cython
 from cpython.object cimport PyObject
 
 from ._debug cimport coarse_now
@@ -31,6 +32,7 @@ cdef extern from "Python.h":
     void Py_DECREF(PyObject*)
 
 
+@cython.final
 cdef class Steps:
     def __await__(self):
         return self

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._session import UNSET, DestinationCore, Link, clock
+from ._destination import UNSET, DestinationCore
+from ._peer import clock
+from ._session import Link
 from .callbacks import Callbacks, within
 from .errors import NoUnitsError, RequestTimeout, RoletalkError
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from ._session import clock
+from ._peer import clock
 
 if TYPE_CHECKING:
     from .peer import Peer

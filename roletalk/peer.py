@@ -14,7 +14,8 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from ._frame import FrameLimits
-from ._session import Link, PeerCore
+from ._peer import PeerCore
+from ._session import Link
 from ._wire import CloseCode
 from .acquaintance import Acquaintances
 from .address import Address

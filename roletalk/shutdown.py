@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from ._session import clock
+from ._peer import clock
 from ._wire import CloseCode
 from .errors import AuthError, UnitClosedError
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from picows.version import __version__ as installed_picows
 
-from roletalk._abi import BUILT_PICOWS, INSTALLED_PICOWS, OLDEST, check_picows
+from roletalk._abi import OLDEST, check_picows
+from roletalk._build_info import PICOWS as BUILT_PICOWS
 
 
 @pytest.mark.parametrize(
@@ -16,7 +18,7 @@ from roletalk._abi import BUILT_PICOWS, INSTALLED_PICOWS, OLDEST, check_picows
         ("2.3.1", "2.3.5"),
         ("2.3.4.post1", "2.3.1"),
         ("2.9.0", "2.9"),
-        (INSTALLED_PICOWS, BUILT_PICOWS),
+        (installed_picows, BUILT_PICOWS),
     ],
 )
 def test_what_fits(installed: str, built: str) -> None:

@@ -201,6 +201,7 @@ def acquaints(connection: Connection) -> list[dict[str, Any]]:
             if message[0] == ACQUAINT:
                 found.append(json.loads(message[1:]))
     except PeerGone:
+        connection.drop()
         return found
 
 
@@ -271,7 +272,7 @@ def introduction(url: object, unit_id: str = "somebody") -> bytes:
         "ws+unix:///run/x.sock",
     ],
 )
-def test_refused_addresses(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_addresses(url: str) -> None:
     async def main() -> None:
         async with peers("peer") as (peer,):
             peer.destination("r")
@@ -383,7 +384,7 @@ def test_only_so_many_wait_for_their_turn() -> None:
                     await eventually(lambda: sum(peer.stats()["drops"].values()) == 10)
                     assert len(peer._dialers) == MAX_DIALS
                     # Closing ends all of it: nobody that waits is dialled afterwards.
-                    await peer.close()
+                    await peer.close(timeout=0.1)
                     assert not peer._dialers
 
     run(main())

@@ -19,9 +19,7 @@ from roletalk.address import MAX_URL_CHARS, Address, introduced, may_dial
         ("ws://h/?q", False, "h", 80, "/?q", "h:80"),
     ],
 )
-def test_parse(
-    url: str, secure: bool, host: str, port: int, target: str, host_header: str
-) -> None:
+def test_parse(url: str, secure: bool, host: str, port: int, target: str, host_header: str) -> None:
     address = Address.parse(url)
     assert (address.secure, address.host, address.port) == (secure, host, port)
     assert (address.target, address.path, address.url) == (target, None, url)

@@ -104,9 +104,9 @@ def test_what_is_said_again_counts_as_new() -> None:
 
 def test_only_later_roles_are_taken() -> None:
     unit = FakeUnit()
-    assert heard(unit, {"i": 0, "roles": ["a"]}) == {"a"}
+    assert heard(unit, {"i": 0, "roles": ["a"]}) == frozenset({"a"})
     assert heard(unit, {"i": 0, "roles": ["b"]}) is None
-    assert heard(unit, {"i": 5, "roles": ["b", "b", "ä"], "x": None}) == {"b", "ä"}
+    assert heard(unit, {"i": 5, "roles": ["b", "b", "ä"], "x": None}) == frozenset({"b", "ä"})
     assert heard(unit, {"i": 4, "roles": ["c"]}) is None
     assert heard(unit, {"i": 6, "roles": []}) == frozenset()
 
@@ -140,12 +140,12 @@ def test_what_is_no_roles_message(message: object) -> None:
         heard(unit, message)
     assert caught.value.close_code == 4006
     assert unit._roles_at == -1
-    assert heard(unit, {"i": 1, "roles": ["a"]}) == {"a"}
+    assert heard(unit, {"i": 1, "roles": ["a"]}) == frozenset({"a"})
 
 
 def test_as_many_roles_as_allowed() -> None:
     roles = [str(i) for i in range(MAX_ROLES)]
-    assert heard(FakeUnit(), {"i": 1, "roles": roles}) == set(roles)
+    assert heard(FakeUnit(), {"i": 1, "roles": roles}) == frozenset(roles)
 
 
 # -- on the wire

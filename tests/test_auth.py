@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+
+from roletalk.auth import Challenges, HandshakeError, KeyRing, ReachedItselfError, State
 from tests.handshakes import (
     Legacy,
     Rt2,
@@ -21,8 +23,6 @@ from tests.handshakes import (
     side,
     started,
 )
-
-from roletalk.auth import Challenges, HandshakeError, KeyRing, ReachedItselfError, State
 
 VECTORS = sorted((Path(__file__).parent / "vectors").glob("handshake_*.json"))
 CERT, OTHER_CERT = b"the acceptor's certificate", b"the certificate of a man in the middle"

@@ -6,6 +6,10 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roletalk.auth import Challenges, HandshakeError, State
 from tests.handshakes import (
     WELCOME,
     Rt2,
@@ -18,10 +22,6 @@ from tests.handshakes import (
     side,
     started,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from roletalk.auth import Challenges, HandshakeError, State
 
 # -- order and shape -------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import pytest
 
 import roletalk
 from roletalk._calls import CallTable
-from roletalk._session import clock
+from roletalk._peer import clock
 from tests.helpers import eventually, loop_factory, pair, run
 
 LOOPS = {"best": loop_factory, "stock": asyncio.new_event_loop}

@@ -15,7 +15,8 @@ import pytest
 
 import roletalk
 from roletalk._frame import ConnectionState, FrameLimits
-from roletalk._session import Link, UnitCore, clock
+from roletalk._peer import clock
+from roletalk._session import Link, UnitCore
 from roletalk.gate import Admission
 from tests.faketransport import Recorder, Remote, connected, parse_frames, turns
 from tests.helpers import peers, run

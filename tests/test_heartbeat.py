@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from tests.rawclient import (
     value,
 )
 
-FAST = {"heartbeat_interval": 0.05, "heartbeat_timeout": 1.0}
+FAST: dict[str, Any] = {"heartbeat_interval": 0.05, "heartbeat_timeout": 1.0}
 
 
 def raw_unit(port: int) -> Connection:
@@ -92,7 +93,7 @@ def test_a_pong_is_life() -> None:
 
 def test_idle_peers_keep_their_connection() -> None:
     async def main() -> None:
-        async with pair(**FAST) as (server, client):
+        async with pair(**FAST) as (_, client):
             unit = client.units[0]
             deadline = time.monotonic() + 1.5
             await eventually(lambda: time.monotonic() > deadline)

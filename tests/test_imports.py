@@ -13,7 +13,9 @@ import roletalk
 
 PACKAGE = Path(__file__).parent.parent / "roletalk"
 COMPILED = sorted(path.stem for path in PACKAGE.glob("*.pyx"))
-MODULES = sorted({path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"} | {*COMPILED})
+MODULES = sorted(
+    {path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"} | {*COMPILED}
+)
 
 # The package's __init__ is kept from running: it would import every other module first.
 ALONE = """
@@ -63,7 +65,9 @@ def test_compiled_modules_have_a_stub(name: str) -> None:
 
 def test_codecs_know_no_asyncio() -> None:
     for name in ("_codec.pyx", "_wire.pyx", "_buffer.pyx", "auth.py", "keys.py", "address.py"):
-        assert not re.search(r"^\s*(?:from|import)\s+asyncio", (PACKAGE / name).read_text(), re.M)
+        assert not re.search(
+            r"^\s*(?:from|import)\s+asyncio", (PACKAGE / name).read_text(), re.MULTILINE
+        )
 
 
 def test_errors_imports_nothing_of_the_package() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.handshakes import side
 
 from roletalk.keys import Challenges, KeyRing, generate_key
+from tests.handshakes import side
 
 
 def test_the_key_ring() -> None:

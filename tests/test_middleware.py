@@ -150,7 +150,7 @@ def test_bad_arguments() -> None:
                 with pytest.raises(TypeError):
                     owner.middleware("no function")  # type: ignore[call-overload]
                 with pytest.raises(ValueError):
-                    owner.middleware(noting([], "m"), kinds=["reply"])  # type: ignore[call-overload]
+                    owner.middleware(noting([], "m"), kinds=["reply"])  # type: ignore[list-item]
 
     run(main())
 
@@ -184,7 +184,7 @@ def test_a_middleware_answers_in_place_of_the_handler() -> None:
             destination = client.destination("r")
             await destination.wait_ready(10)
             assert (await destination.request("e", "cached")).data == "from the cache"
-            with pytest.raises(roletalk.RemoteError, match="^not you$"):
+            with pytest.raises(roletalk.RemoteError, match=r"^not you$"):
                 await destination.request("e", "forbidden")
             with pytest.raises(roletalk.RemoteError, match="KeyError"):
                 await destination.request("e", "broken")

@@ -1,4 +1,4 @@
-"""With this directory on PYTHONPATH, `import roletalk` finds the debug build, and nothing else does.
+"""With this directory on PYTHONPATH, `import roletalk` finds the debug build, from anywhere.
 
 Python runs this file at its start.  The path alone would not do: `python -m` looks into the working
 directory first, and in the root of the checkout that holds the release build.  The variable is

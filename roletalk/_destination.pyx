@@ -1,0 +1,269 @@
+"""Sending: the choice of unit, and what it takes to get a message or request onto a connection."""
+
+import collections.abc
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from libc.stdint cimport uint64_t
+
+from ._calls cimport Waiter, failed_call, new_call, new_waiter
+from ._codec cimport message_size, request_size, write_message, write_request
+from ._debug cimport now
+from ._payload cimport encode
+
+from ._dispatch import encode_name
+from .errors import NoUnitsError, UnitClosedError, WouldBlock
+
+cdef enum:
+    NAMES_CACHE = 1024                 # events that a destination keeps encoded
+
+cdef double INFINITE = float("inf")
+
+cdef object _UNSET = object()
+UNSET = _UNSET
+
+
+cdef class _Done:
+    """What `send` returns when the message is written already: an awaitable that never suspends.
+
+    It has no state, so one serves all.
+    """
+
+    __name__ = "send"
+    __qualname__ = "Destination.send"
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration
+
+    def send(self, value):
+        raise StopIteration
+
+    def throw(self, type, value=None, traceback=None):
+        raise type if value is None else value
+
+    def close(self):
+        pass
+
+
+collections.abc.Coroutine.register(_Done)
+cdef _Done _DONE = _Done()
+
+
+cdef class DestinationCore:
+    def __init__(self, PeerCore peer, str name):
+        self._wire_name = encode_name(name, "role")
+        self.peer = peer
+        self.name = name
+        self._units = []
+        self._names = {}
+
+    def current_units(self):
+        return tuple(self._units)
+
+    def add_unit(self, UnitCore unit):
+        self._units.append(unit)
+
+    def remove_unit(self, UnitCore unit):
+        self._units.remove(unit)
+
+    cdef bytes names_of(self, object event):
+        cdef bytes names
+        if event is self._last_event and event is not None:
+            return self._last_names
+        names = self._names.get(event)
+        if names is None:
+            names = self._wire_name + encode_name(event, "event")
+            if len(self._names) >= NAMES_CACHE:
+                self._names.clear()
+            self._names[event] = names
+        self._last_event = event
+        self._last_names = names
+        return names
+
+    cdef UnitCore pick_unit(self, object unit):
+        cdef Py_ssize_t n = PyList_GET_SIZE(self._units)
+        if unit is not None:
+            if not isinstance(unit, UnitCore) or (<UnitCore>unit).peer is not self.peer:
+                raise TypeError(f"unit must be a Unit of the same peer, not {type(unit).__name__}")
+            if (<UnitCore>unit).gone:
+                raise UnitClosedError(f"unit {unit.name or unit.id!r} is not connected any more")
+            if unit not in self._units:
+                raise NoUnitsError(f"unit {unit.name or unit.id!r} does not serve role {self.name!r}")
+            return <UnitCore>unit
+        if n == 0:
+            raise NoUnitsError(f"no connected unit serves role {self.name!r}")
+        self._next_unit += 1
+        if self._next_unit >= n:
+            self._next_unit = 0
+        return <UnitCore><object>PyList_GET_ITEM(self._units, self._next_unit)
+
+    # ---- requests ------------------------------------------------------------------------------------
+
+    def request(self, event, data=None, *, timeout=_UNSET, unit=None, bint ignore_unit_close=False):
+        """Ask one unit; await it for the reply's `Context`.
+
+        The request is written at the call (docs/protocol.md, section 3), unless the connection is above
+        its high-water mark: then when it is awaited and there is room.
+
+        ``timeout`` is in seconds, ``None`` for no limit, by default the peer's `request_timeout`.  `unit`
+        names the unit; by default they take turns.  With `ignore_unit_close` a request whose unit goes
+        away waits on until its timeout.
+
+        Raised by the await: `RemoteError` when it is rejected, `RequestTimeout`, `NoUnitsError`,
+        `UnitClosedError`, `WouldBlock` when too many are pending on the unit, `TypeError` and
+        `ValueError` for what cannot be sent.  Raised at once: `RuntimeError` in a wrong thread, loop or
+        process.
+        """
+        self.peer.check_here()
+        try:
+            return self._request(event, data, timeout, unit, ignore_unit_close, True)
+        except Exception as exc:
+            return failed_call(exc)
+
+    cdef object _request(self, object event, object data, object timeout, object unit, bint ignore_close,
+                         bint may_wait):
+        cdef:
+            bytes names = self.names_of(event)
+            PeerCore peer = self.peer
+            double sent_at = now()
+            double deadline = INFINITE
+            UnitCore target
+            Link link
+            Encoded payload
+            Waiter waiter
+            uint64_t correlation
+            Py_ssize_t role_size = PyBytes_GET_SIZE(self._wire_name)
+        if timeout is _UNSET:
+            timeout = peer.request_timeout
+        if timeout is not None:
+            deadline = <double>timeout
+            if not deadline >= 0:
+                raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
+            deadline += sent_at
+        target = self.pick_unit(unit)
+        link = target.pick_link()
+        if link is None:
+            raise UnitClosedError(f"no open connection to unit {target.name or target.id!r}")
+        _owner = encode(data, &payload)
+        if payload.size + PyBytes_GET_SIZE(names) + 32 > peer.limits.max_message_size:
+            raise ValueError(f"the request takes {payload.size} bytes of payload, over max_message_size")
+        if not link.has_room():
+            if not may_wait:
+                raise WouldBlock(f"the connection to unit {target.name or target.id!r} is above its "
+                                 "high-water mark")
+            return self._request_later(event, data, timeout, deadline, unit, ignore_close, link)
+        waiter = new_waiter(peer.loop, sent_at, deadline, self.name, event)
+        correlation = target.calls.add(waiter)
+        write_request(link.begin(request_size(PyBytes_GET_SIZE(names), correlation, &payload)),
+                      PyBytes_AS_STRING(names), role_size, PyBytes_GET_SIZE(names) - role_size,
+                      correlation, &payload)
+        link.end()
+        peer.counters.requests_sent += 1
+        waiter.ignore_close = ignore_close
+        if deadline != INFINITE:
+            peer.note_deadline(deadline, target.calls)
+        return new_call(waiter)
+
+    async def _request_later(self, event, data, timeout, double deadline, unit, ignore_close, link):
+        while True:
+            await self._room(link, deadline, event)
+            left = None if timeout is None else max(deadline - now(), 0.0)
+            try:
+                call = self._request(event, data, left, unit, ignore_close, False)
+            except WouldBlock:
+                link = self.pick_unit(unit).next_link()
+                if link is None or link.has_room_now:
+                    raise
+                continue
+            return await call
+
+    # ---- messages ------------------------------------------------------------------------------------
+
+    cdef int _write(self, Link link, bytes names, Encoded* payload) except -1:
+        cdef Py_ssize_t role_size = PyBytes_GET_SIZE(self._wire_name)
+        cdef Py_ssize_t size = message_size(PyBytes_GET_SIZE(names), payload)
+        if size > self.peer.limits.max_message_size:
+            raise ValueError(f"the message takes {size} bytes, over max_message_size")
+        write_message(link.begin(size), PyBytes_AS_STRING(names), role_size,
+                      PyBytes_GET_SIZE(names) - role_size, payload)
+        link.end()
+        self.peer.counters.messages_sent += 1
+        return 0
+
+    cdef Link _send(self, object event, object data, object unit):
+        """Write a message; returns None when it is written, else the connection that has no room."""
+        cdef:
+            bytes names = self.names_of(event)
+            UnitCore target = self.pick_unit(unit)
+            Link link = target.pick_link()
+            Encoded payload
+        if link is None:
+            raise UnitClosedError(f"no open connection to unit {target.name or target.id!r}")
+        _owner = encode(data, &payload)
+        if not link.has_room():
+            return link
+        self._write(link, names, &payload)
+        return None
+
+    def send(self, event, data=None, *, unit=None):
+        """Send a one-way message to one unit; await it.
+
+        Written at the call.  Above the connection's high-water mark nothing is written until there is
+        room; cancelled there, nothing was sent.  Delivered at most once.
+
+        Raised by the await: `NoUnitsError`, `UnitClosedError`, `TypeError` and `ValueError` for what
+        cannot be sent.  Raised at once: `RuntimeError` in a wrong thread, loop or process.
+        """
+        cdef Link full
+        self.peer.check_here()
+        try:
+            full = self._send(event, data, unit)
+        except Exception as exc:
+            return failed_call(exc)
+        if full is None:
+            return _DONE
+        return self._send_later(event, data, unit, full)
+
+    async def _send_later(self, event, data, unit, link):
+        while link is not None:
+            await self._room(link, INFINITE, event)
+            link = self._send(event, data, unit)
+
+    def send_nowait(self, event, data=None, *, unit=None):
+        """Send a one-way message to one unit at once.
+
+        Raises `WouldBlock` above the connection's high-water mark, and what `send` raises.
+        """
+        self.peer.check_here()
+        if self._send(event, data, unit) is not None:
+            raise WouldBlock(f"the connection to a unit of role {self.name!r} is above its high-water mark")
+
+    def broadcast(self, event, data=None):
+        """Send a one-way message to every unit; returns the tuple of units that it was written to.
+
+        Units above their high-water mark are left out and counted in `stats()`.  Raises `NoUnitsError`
+        when there is no unit, `TypeError` and `ValueError` for what cannot be sent.
+        """
+        cdef:
+            bytes names
+            Encoded payload
+            UnitCore unit
+            Link link
+            list sent = []
+        self.peer.check_here()
+        names = self.names_of(event)
+        if not self._units:
+            raise NoUnitsError(f"no connected unit serves role {self.name!r}")
+        _owner = encode(data, &payload)
+        for each in tuple(self._units):
+            unit = <UnitCore>each
+            link = unit.pick_link()
+            if link is None or not link.has_room():
+                self.peer.drop("broadcasts to units above their high-water mark")
+                continue
+            self._write(link, names, &payload)
+            sent.append(unit)
+        return tuple(sent)

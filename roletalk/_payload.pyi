@@ -1,0 +1,1 @@
+# Nothing of it is seen by Python: see _codec.encode_value and decode_value.

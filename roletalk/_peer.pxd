@@ -1,0 +1,48 @@
+from libc.stdint cimport uint64_t
+
+from ._calls cimport CallTable
+from ._dispatch cimport HandlerTable
+from ._frame cimport FrameLimits
+
+
+cdef struct Counters:
+    uint64_t messages_sent
+    uint64_t messages_received
+    uint64_t requests_sent
+    uint64_t requests_received
+    uint64_t replies_sent
+    uint64_t replies_received
+    uint64_t rejects_sent
+    uint64_t rejects_received
+    uint64_t late_replies
+    uint64_t timeouts
+    uint64_t bytes_sent                # of connections that are gone; the living count their own
+    uint64_t bytes_received
+
+
+cdef class PeerCore:
+    """What the hot path needs of a peer."""
+
+    cdef:
+        readonly object loop           # None until the first use inside a running loop
+        readonly FrameLimits limits
+        readonly HandlerTable table
+        readonly dict drops            # reason -> count
+        public object request_timeout  # s, or None
+        public bint expose_errors
+        public Py_ssize_t max_handlers  # async handlers that run at once for one unit
+        public Py_ssize_t max_pending  # requests pending on one unit
+        public double slow_handler     # s that a handler may hold the loop before a warning names it
+        Counters counters
+        unsigned long _thread
+        object _is_running             # of the loop
+        int _fork_epoch
+        readonly bint eager            # whether handlers' tasks may be started eagerly
+        set _tables                    # call tables that may hold a deadline
+        double _sweep_at
+        object _sweep_handle
+
+    cdef int check_here(self) except -1
+    cdef bint no_task_is_current(self) except -1
+    cdef int drop(self, str reason) except -1
+    cdef int note_deadline(self, double deadline, CallTable table) except -1

@@ -1,0 +1,54 @@
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+from ._calls import CallTable
+from ._dispatch import HandlerTable
+from ._frame import Connection, FrameLimits
+
+def clock() -> float: ...
+
+@disjoint_base
+class PeerCore:
+    request_timeout: float | None
+    expose_errors: bool
+    max_handlers: int
+    max_pending: int
+    slow_handler: float
+    def __init__(
+        self,
+        limits: FrameLimits,
+        *,
+        request_timeout: float | None,
+        expose_errors: bool,
+        max_handlers: int,
+        max_pending: int,
+        slow_handler: float,
+    ) -> None: ...
+    # None until bind(), after which everybody who uses it comes.
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | Any: ...
+    @property
+    def eager(self) -> bool: ...
+    @property
+    def limits(self) -> FrameLimits: ...
+    @property
+    def table(self) -> HandlerTable: ...
+    @property
+    def drops(self) -> dict[str, int]: ...
+    @property
+    def pending(self) -> int: ...
+    def bind(self) -> None: ...
+    def check_thread(self) -> None: ...
+    def count_drop(self, reason: str) -> None: ...
+    def count_link(self, link: Connection) -> None: ...
+    def counted(self) -> dict[str, int]: ...
+    def keep_pending(self, table: CallTable) -> None: ...
+    def fail_pending(
+        self,
+        tables: Iterable[CallTable],
+        make_error: Callable[[str, str], Exception],
+    ) -> None: ...
+    def stop_sweeping(self) -> None: ...

@@ -1,0 +1,184 @@
+"""What the hot path needs of a peer: its loop, its counters, its deadlines."""
+
+import asyncio
+import logging
+import os
+import sys
+
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.string cimport memset
+
+from ._calls cimport CallTable
+from ._debug cimport now
+from ._frame cimport Connection
+
+_log = logging.getLogger("roletalk")
+
+cdef double INFINITE = float("inf")
+cdef double SWEEP_GRAIN = 0.005        # s that a timeout may be late, so that sweeps gather
+
+cdef object _get_running_loop = asyncio._get_running_loop
+
+# 3.12 made Task(eager_start=True), and wrote current_task and _get_running_loop anew.  Before that the
+# C tasks keep the current one in this dict.
+cdef bint _IS_312 = sys.version_info >= (3, 12)
+cdef object _current_task = asyncio.current_task
+cdef dict _current_tasks = None if _IS_312 else asyncio.tasks._current_tasks
+
+cdef int _forks = 0
+
+
+def _forked():
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def clock():
+    """Seconds on the monotonic clock that deadlines are on."""
+    return now()
+
+
+cdef class PeerCore:
+    def __init__(self, FrameLimits limits, *, request_timeout, bint expose_errors, Py_ssize_t max_handlers,
+                 Py_ssize_t max_pending, double slow_handler):
+        self.limits = limits
+        self.table = HandlerTable()
+        self.drops = {}
+        self.request_timeout = request_timeout
+        self.expose_errors = expose_errors
+        self.max_handlers = max_handlers
+        self.max_pending = max_pending
+        self.slow_handler = slow_handler
+        self._tables = set()
+        self._sweep_at = INFINITE
+        self._fork_epoch = _forks
+        memset(&self.counters, 0, sizeof(Counters))
+
+    cdef int check_here(self) except -1:
+        if _IS_312:
+            if self.loop is not None and _get_running_loop() is self.loop and self._fork_epoch == _forks:
+                return 0
+        # Before 3.12 asking for the running loop asks the kernel for the process each time.  Of the
+        # loops of one thread only one runs, so asking ours is as good.
+        elif (self._thread == PyThread_get_thread_ident() and self._fork_epoch == _forks
+                and self.loop is not None and self._is_running()):
+            return 0
+        self.bind()
+        return 0
+
+    cdef bint no_task_is_current(self) except -1:
+        if _IS_312:
+            return _current_task() is None
+        return _current_tasks.get(self.loop) is None
+
+    def bind(self):
+        """Bind the peer to the running loop, or raise `RuntimeError` when it is bound elsewhere."""
+        loop = _get_running_loop()
+        if self._fork_epoch != _forks:
+            raise RuntimeError("this peer was made before a fork: make a new one in the child process")
+        if loop is None:
+            if self.loop is not None and self._thread != PyThread_get_thread_ident():
+                raise RuntimeError("this peer runs in another thread: use loop.call_soon_threadsafe")
+            raise RuntimeError("no event loop is running in this thread")
+        if self.loop is None:
+            self.loop = loop
+            self._is_running = loop.is_running
+            self._thread = PyThread_get_thread_ident()
+            # A task factory of the user's own makes all tasks; otherwise ours may start eagerly.
+            self.eager = _IS_312 and loop.get_task_factory() is None
+        elif loop is not self.loop:
+            if self._thread != PyThread_get_thread_ident():
+                raise RuntimeError("this peer runs in another thread: use loop.call_soon_threadsafe")
+            raise RuntimeError("this peer runs on another event loop")
+
+    def check_thread(self):
+        """For plain calls that may come before the loop runs: raise only in a wrong thread or process."""
+        loop = _get_running_loop()
+        if loop is not None and loop is self.loop and self._fork_epoch == _forks:
+            return
+        if self.loop is not None and (loop is not None or self._thread != PyThread_get_thread_ident()):
+            self.bind()
+        elif self._fork_epoch != _forks:
+            self.bind()
+
+    # ---- counters ------------------------------------------------------------------------------------
+
+    cdef int drop(self, str reason) except -1:
+        count = self.drops.get(reason, 0) + 1
+        self.drops[reason] = count
+        if count == 1:
+            _log.warning("dropped for the first time: %s (further ones are counted in stats())", reason)
+        return 0
+
+    def count_drop(self, str reason):
+        self.drop(reason)
+
+    def count_link(self, Connection link):
+        """Take over the byte counts of a connection that is gone."""
+        self.counters.bytes_sent += link.bytes_sent
+        self.counters.bytes_received += link.bytes_received
+
+    def counted(self):
+        """The counters of messages, requests and bytes, as a new dict."""
+        return self.counters
+
+    # ---- deadlines: one timer for all, never one a request --------------------------------------------
+
+    cdef int note_deadline(self, double deadline, CallTable table) except -1:
+        if not table.swept:
+            table.swept = True
+            self._tables.add(table)
+        if deadline + SWEEP_GRAIN >= self._sweep_at:
+            return 0
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+        self._sweep_at = deadline + SWEEP_GRAIN
+        delay = self._sweep_at - now()
+        self._sweep_handle = self.loop.call_later(delay if delay > 0 else 0, self._sweep)
+        return 0
+
+    def _sweep(self):
+        cdef:
+            double at = now()
+            double earliest = INFINITE
+            CallTable table
+        self._sweep_handle = None
+        self._sweep_at = INFINITE
+        for entry in list(self._tables):
+            table = <CallTable>entry
+            if table.earliest <= at:
+                self.counters.timeouts += table.expire(at)
+            if table.used == 0:
+                self._tables.discard(table)
+                table.swept = False
+            elif table.earliest < earliest:
+                earliest = table.earliest
+        if earliest < INFINITE:
+            self._sweep_at = earliest + SWEEP_GRAIN
+            self._sweep_handle = self.loop.call_later(max(self._sweep_at - at, SWEEP_GRAIN), self._sweep)
+
+    def keep_pending(self, CallTable table):
+        """A unit is gone, but requests that ignore it may wait on in its table."""
+        if table.used > 0:
+            table.swept = True
+            self._tables.add(table)
+
+    def fail_pending(self, tables, make_error):
+        """Fail all that is pending, in `tables` and in those of units that are gone."""
+        for table in (*tables, *self._tables):
+            (<CallTable>table).fail_all(make_error, and_ignoring=True)
+
+    def stop_sweeping(self):
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+            self._sweep_handle = None
+        self._sweep_at = INFINITE
+        self._tables.clear()
+
+    @property
+    def pending(self):
+        return sum([(<CallTable>table).used for table in self._tables])
