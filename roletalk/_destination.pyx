@@ -90,7 +90,7 @@ cdef class DestinationCore:
                 raise TypeError(f"unit must be a Unit of the same peer, not {type(unit).__name__}")
             if (<UnitCore>unit).gone:
                 raise UnitClosedError(f"unit {unit.name or unit.id!r} is not connected any more")
-            if unit not in self._units:
+            if self.name not in unit.roles:
                 raise NoUnitsError(f"unit {unit.name or unit.id!r} does not serve role {self.name!r}")
             return <UnitCore>unit
         if n == 0:

@@ -163,9 +163,11 @@ cdef class PeerCore:
 
     def keep_pending(self, CallTable table):
         """A unit is gone, but requests that ignore it may wait on in its table."""
-        if table.used > 0:
-            table.swept = True
+        table.swept = table.used > 0
+        if table.swept:
             self._tables.add(table)
+        else:
+            self._tables.discard(table)
 
     def fail_pending(self, tables, make_error):
         """Fail all that is pending, in `tables` and in those of units that are gone."""

@@ -124,8 +124,11 @@ class Acquaintances:
         dialer = Dialer(self._peer, address)
         try:
             await dialer.first
-        except RoletalkError as exc:
-            _log.info("introduced address %s: %s", address.url, exc)
+        except Exception as exc:
+            if isinstance(exc, RoletalkError):
+                _log.info("introduced address %s: %s", address.url, exc)
+            else:
+                _log.exception("unexpected error while dialling %s", address.url)
             if len(self._failed) >= MAX_REMEMBERED:
                 del self._failed[next(iter(self._failed))]
             self._failed[address.url] = self._peer.loop.time() + FORGET_AFTER

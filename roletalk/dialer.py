@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiofastnet
 
+from ._frame import ConnectionState
 from .errors import ConnectError, RoletalkError
 from .gate import Admission
 
@@ -139,6 +140,9 @@ class Dialer:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if opening.done() and opening.exception() is not None:
                 admission.fail(self._connect_error(opening.exception()))
+            elif opening.done() and admission.link.state == ConnectionState.CONNECTING:
+                # picows takes a connection that is lost before the upgrade for one that is done.
+                admission.fail(self._connect_error(EOFError("the connection was closed")))
             return await admission.result
         except BaseException:
             admission.fail(ConnectError(f"dialling {self.address.url} was given up"))

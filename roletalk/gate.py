@@ -360,6 +360,9 @@ class Admission:
 
     def disconnected(self, exc: Exception | None) -> None:
         """The transport is gone while the gate stood before it."""
+        if self.dialer is not None and self.link.state == ConnectionState.CONNECTING:
+            # The upgrade failed, and the dialer is about to learn why.
+            return
         if not self.result.done():
             what = f": {exc}" if exc else ""
             self.fail(ConnectError(self._about(f"the connection was lost{what}")))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from ._peer import clock
@@ -32,25 +34,33 @@ class Shutdown:
         self.done = asyncio.Event()
 
     async def drain(self, timeout: float | None) -> None:
-        self._note_caller()
-        await self._drain(_deadline(timeout))
+        with self._called():
+            await self._drain(_deadline(timeout))
 
     async def close(self, timeout: float | None) -> None:
-        self._note_caller()
-        if self._task is None:
-            self._task = self._peer.loop.create_task(self._close(timeout), name="roletalk close")
-        await asyncio.shield(self._task)
+        with self._called():
+            if self._task is None:
+                self._task = self._peer.loop.create_task(
+                    self._close(timeout), name="roletalk close"
+                )
+            await asyncio.shield(self._task)
 
     def nothing_to_close(self) -> None:
         """The peer was never used in a loop."""
         self.begun = True
         self.done.set()
 
-    def _note_caller(self) -> None:
+    @contextmanager
+    def _called(self) -> Iterator[None]:
         task = asyncio.current_task()
-        if task is not None:
-            self._callers.add(task)
-            task.add_done_callback(self._callers.discard)
+        if task is None or task in self._callers:
+            yield
+            return
+        self._callers.add(task)
+        try:
+            yield
+        finally:
+            self._callers.discard(task)
 
     async def _drain(self, deadline: float | None) -> None:
         peer = self._peer

@@ -252,6 +252,21 @@ def test_clients_with_certificates(version: ssl.TLSVersion) -> None:
             unit = await client.connect(listener.url, ssl=theirs)
             assert result(unit).binding
 
+    # The refused handshake is the next test's subject.
+    run(main(), may_report="SSL handshake failed")
+
+
+@pytest.mark.xfail(reason="aiofastnet tells the loop's exception handler of it", strict=True)
+def test_a_stranger_that_fails_at_tls_is_no_error_of_the_loop() -> None:
+    # Whoever can reach the port could otherwise fill the log with errors.
+    async def main() -> None:
+        ca = trustme.CA()
+        async with peers("server", "client") as (server, client):
+            listener = await server.listen(ssl=server_context(ca))
+            with pytest.raises(roletalk.ConnectError):
+                await client.connect(listener.url)  # it does not trust the certificate
+            assert (await client.connect(listener.url, ssl=client_context(ca))).connected
+
     run(main())
 
 

@@ -1,8 +1,8 @@
 """A pytest plugin that makes sure which build of roletalk the tests run on.
 
 `pytest -p tools.pytest_built --built=release` refuses to start unless the roletalk it imports is
-that build, whole, and of this checkout.  Importing it before any test module does also settles that they
-all get this one.
+that build, whole, and of this checkout.  Importing it before any test module does also settles
+that they all get this one.
 """
 
 import gc
