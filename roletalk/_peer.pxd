@@ -37,7 +37,8 @@ cdef class PeerCore:
         unsigned long _thread
         object _is_running             # of the loop
         int _fork_epoch
-        readonly bint eager            # whether handlers' tasks may be started eagerly
+        readonly bint makes_tasks      # the loop has no task factory of the user's
+        readonly bint eager            # nor is Python too old to start tasks eagerly
         set _tables                    # call tables that may hold a deadline
         double _sweep_at
         object _sweep_handle

@@ -89,7 +89,8 @@ cdef class PeerCore:
             self._is_running = loop.is_running
             self._thread = PyThread_get_thread_ident()
             # A task factory of the user's own makes all tasks; otherwise ours may start eagerly.
-            self.eager = _IS_312 and loop.get_task_factory() is None
+            self.makes_tasks = loop.get_task_factory() is None
+            self.eager = _IS_312 and self.makes_tasks
         elif loop is not self.loop:
             if self._thread != PyThread_get_thread_ident():
                 raise RuntimeError("this peer runs in another thread: use loop.call_soon_threadsafe")

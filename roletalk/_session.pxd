@@ -39,5 +39,4 @@ cdef class UnitCore(Responder):
     cdef int run(self, Handler handler, Context context) except -1
     cdef int _failed(self, Handler handler, Context context, object error) except -1
     cdef int _returned(self, Handler handler, Context context, object value) except -1
-    cdef int _complete(self, Handler handler, Context context, object task) except -1
     cdef int _spawn(self, Handler handler, Context context, object coroutine, object variables) except -1

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
@@ -15,7 +16,7 @@ from ._debug cimport coarse_now
 from ._dispatch cimport event_text
 from ._frame cimport OPEN
 from ._payload cimport Encoded, decode, encode
-from ._steps cimport blame, name_of, watch_steps
+from ._steps cimport Steps, blame, name_of
 from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_WRONG_CORRELATION, CLOSE_WRONG_MESSAGE_TYPE,
                      DATA_OBJECT, MSG_ACQUAINT, MSG_MESSAGE, MSG_OPEN_READABLE, MSG_OPEN_WRITABLE,
                      MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES, MSG_STREAM_DATA,
@@ -42,6 +43,9 @@ cdef extern from *:
 
 cdef enum:
     REJECT_TEXT = 4096                 # characters of a remote reject that are kept
+
+cdef str _TASK_NAME = "roletalk handler"
+cdef bint _IS_311 = sys.version_info >= (3, 11)    # Task(context=...)
 
 _CLOSE_REASONS = {
     CLOSE_WRONG_MESSAGE_TYPE: "unknown message type",
@@ -317,30 +321,28 @@ cdef class UnitCore(Responder):
         return 0
 
     cdef int _spawn(self, Handler handler, Context context, object coroutine, object variables) except -1:
-        cdef _Completion completion
-        coroutine = watch_steps(coroutine, handler.function, handler.role.name, context.event,
-                                self.peer.slow_handler)
-        if self.peer.eager:
-            task = asyncio.Task(coroutine, loop=self.peer.loop, context=variables, eager_start=True)
-            if task.done():
-                return self._complete(handler, context, task)
+        cdef:
+            _Run run = _Run.__new__(_Run)
+            PeerCore peer = self.peer
+        run.coroutine = coroutine
+        run.function = handler.function
+        run.role = handler.role.name
+        run.event = context.event
+        run.limit = peer.slow_handler
+        run.unit = self
+        run.handler = handler
+        run.context = context
+        # A name of our own is cheaper than one that asyncio makes up.
+        if peer.eager:
+            task = asyncio.Task(run, loop=peer.loop, name=_TASK_NAME, context=variables, eager_start=True)
+        elif _IS_311 and peer.makes_tasks:
+            task = asyncio.Task(run, loop=peer.loop, name=_TASK_NAME, context=variables)
         else:
-            task = variables.run(self.peer.loop.create_task, coroutine)
-        completion = _Completion.__new__(_Completion)
-        completion.unit = self
-        completion.handler = handler
-        completion.context = context
-        self.tasks.add(task)
-        task.add_done_callback(completion)
+            task = variables.run(peer.loop.create_task, run)
+        if not run.is_over:
+            run.task = task
+            self.tasks.add(task)
         return 0
-
-    cdef int _complete(self, Handler handler, Context context, object task) except -1:
-        if task.cancelled():
-            return self._failed(handler, context, Reject("the handler was cancelled"))
-        error = task.exception()
-        if error is not None:
-            return self._failed(handler, context, error)
-        return self._returned(handler, context, task.result())
 
     cdef int _returned(self, Handler handler, Context context, object value) except -1:
         if not isinstance(context, RequestContext) or (<RequestContext>context).answered:
@@ -399,14 +401,29 @@ async def _awaited(awaitable):
     return await awaitable
 
 
-cdef class _Completion:
-    """Called when the task of an async handler is done."""
+cdef class _Run(Steps):
+    """An async handler at work: the coroutine of its task, which takes its result as well."""
 
     cdef:
         UnitCore unit
         Handler handler
         Context context
+        object task                    # None until it is made; an eager one may be over before
+        bint is_over
 
-    def __call__(self, task):
-        self.unit.tasks.discard(task)
-        self.unit._complete(self.handler, self.context, task)
+    cdef int returned(self, object value) except -1:
+        self._leave()
+        return self.unit._returned(self.handler, self.context, value)
+
+    cdef int failed(self, object error) except -1:
+        self._leave()
+        if isinstance(error, asyncio.CancelledError):
+            error = Reject("the handler was cancelled")
+        return self.unit._failed(self.handler, self.context, error)
+
+    cdef int _leave(self) except -1:
+        self.is_over = True
+        self.unit.tasks.discard(self.task)
+        # The task keeps this as its coroutine, and is kept by nobody else.
+        self.task = None
+        return 0

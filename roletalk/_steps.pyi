@@ -1,7 +1,9 @@
 from collections.abc import Coroutine
-from typing import Any, final
+from typing import Any
 
-@final
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Steps(Coroutine[Any, Any, Any]):
     def send(self, value: Any) -> Any: ...
     def throw(self, *exc_info: Any) -> Any: ...

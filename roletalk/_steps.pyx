@@ -1,14 +1,15 @@
-"""Naming the handler that blocks the event loop.
+"""The coroutine that an async handler's task runs.
 
-A remote peer that hears nothing for a few seconds closes its connections (docs/protocol.md, section 6),
-so whoever blocks the loop should be easy to find.  A sync handler is timed where it is called; an async
-one runs in steps that only its task sees, so its task is given a coroutine that times them.
+It does two things that would otherwise cost a callback and an object for each request, or could not be
+done at all.  It takes the handler's result in the task's last step, so no done callback has to be
+scheduled.  And it times each step: a remote peer that hears nothing for a few seconds closes its
+connections (docs/protocol.md, section 6), so whoever blocks the event loop should be easy to find.
 """
 
+import asyncio
 import collections.abc
 import logging
 
-cimport cython
 from cpython.object cimport PyObject
 
 from ._debug cimport coarse_now
@@ -22,6 +23,9 @@ cdef extern from "Python.h":
         PYGEN_NEXT
     PySendResult PyIter_Send(object iterator, object value, PyObject** result) noexcept
     void PyErr_SetObject(object type, object value)
+    void PyErr_SetNone(object type)
+    void Py_DECREF(PyObject*)
+    void Py_INCREF(object)
     ctypedef PySendResult (*sendfunc)(PyObject*, PyObject*, PyObject**) noexcept
     ctypedef PyObject* (*iternextfunc)(PyObject*) noexcept
     ctypedef struct PyAsyncMethods:
@@ -29,11 +33,21 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         PyAsyncMethods* tp_as_async
         iternextfunc tp_iternext
-    void Py_DECREF(PyObject*)
+
+cdef extern from *:
+    """
+    static int roletalk_raise_what_is_set(void) { return -1; }
+    """
+    int _raise_what_is_set "roletalk_raise_what_is_set"() except -1
 
 
-@cython.final
 cdef class Steps:
+    cdef int returned(self, object value) except -1:
+        raise AssertionError("overridden by whoever takes the result")
+
+    cdef int failed(self, object error) except -1:
+        raise AssertionError("overridden by whoever takes the result")
+
     def __await__(self):
         return self
 
@@ -41,18 +55,27 @@ cdef class Steps:
         raise AssertionError("replaced when the module is loaded")
 
     def send(self, value):
-        cdef double started = coarse_now()
-        try:
-            return self.coroutine.send(value)
-        finally:
-            _timed(self, started)
+        cdef PyObject* result = NULL
+        cdef PySendResult status = _step(<PyObject*>self, <PyObject*>value, &result)
+        if status == PYGEN_ERROR:
+            _raise_what_is_set()
+        value = <object>result
+        Py_DECREF(result)
+        if status == PYGEN_RETURN:
+            raise StopIteration
+        return value
 
     def throw(self, *exc_info):
         cdef double started = coarse_now()
         try:
             return self.coroutine.throw(*exc_info)
+        except StopIteration as stop:
+            _over(self, stop.value, None)
+        except BaseException as exc:
+            _over(self, None, exc)
         finally:
-            _timed(self, started)
+            _check_time(self, started)
+        raise StopIteration
 
     def close(self):
         self.coroutine.close()
@@ -65,63 +88,70 @@ cdef class Steps:
 collections.abc.Coroutine.register(Steps)
 
 
-cdef int _timed(Steps self, double started) except -1:
+cdef int _over(Steps self, object value, object error) except -1:
+    """The handler's coroutine is done; raises only what its task has to end with."""
+    try:
+        if error is None:
+            self.returned(value)
+        elif isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
+        else:
+            self.failed(error)
+    except Exception:
+        _log.exception("error while answering for handler %s", name_of(self.function))
+    if isinstance(error, asyncio.CancelledError):
+        raise error
+    return 0
+
+
+cdef int _check_time(Steps self, double started) except -1:
     cdef double seconds = coarse_now() - started
     if seconds > self.limit:
         blame(self.function, self.role, self.event, seconds)
     return 0
 
 
-cdef PySendResult _am_send(PyObject* self, PyObject* value, PyObject** result) noexcept:
-    cdef Steps steps = <Steps>self
-    cdef double started = coarse_now()
-    cdef PySendResult status = PyIter_Send(steps.coroutine, <object>value, result)
-    if coarse_now() - started > steps.limit:
-        _blame_quietly(steps, coarse_now() - started)
-    return status
+cdef PySendResult _step(PyObject* this, PyObject* value, PyObject** result) noexcept:
+    cdef:
+        Steps self = <Steps>this
+        double started = coarse_now()
+        PySendResult status = PyIter_Send(self.coroutine, <object>value, result)
+    if status == PYGEN_NEXT and coarse_now() - started <= self.limit:
+        return status
+    try:
+        if status == PYGEN_RETURN:
+            outcome = <object>result[0]
+            Py_DECREF(result[0])
+            result[0] = NULL
+            _over(self, outcome, None)
+        elif status == PYGEN_ERROR:
+            try:
+                _raise_what_is_set()
+            except BaseException as exc:
+                _over(self, None, exc)
+        _check_time(self, started)
+    except BaseException as exc:
+        PyErr_SetObject(type(exc), exc)
+        return PYGEN_ERROR
+    if status == PYGEN_NEXT:
+        return status
+    Py_INCREF(None)
+    result[0] = <PyObject*>None
+    return PYGEN_RETURN
 
 
-cdef PyObject* _iternext(PyObject* self) noexcept:
+cdef PyObject* _iternext(PyObject* this) noexcept:
     cdef PyObject* result = NULL
-    cdef PySendResult status = _am_send(self, <PyObject*>None, &result)
+    cdef PySendResult status = _step(this, <PyObject*>None, &result)
     if status == PYGEN_RETURN:
-        # An instance: a bare tuple or exception would be taken for the arguments of one.
-        PyErr_SetObject(StopIteration, StopIteration(<object>result))
         Py_DECREF(result)
+        PyErr_SetNone(StopIteration)
         return NULL
     return result if status == PYGEN_NEXT else NULL
 
 
-(<PyTypeObject*>Steps).tp_as_async.am_send = _am_send
+(<PyTypeObject*>Steps).tp_as_async.am_send = _step
 (<PyTypeObject*>Steps).tp_iternext = _iternext
-
-
-cdef extern from "Python.h":
-    void PyErr_Fetch(PyObject** type, PyObject** value, PyObject** traceback)
-    void PyErr_Restore(PyObject* type, PyObject* value, PyObject* traceback)
-
-
-cdef void _blame_quietly(Steps self, double seconds) noexcept:
-    # The step may have ended with an exception, which has to be there still when this returns.
-    cdef PyObject* type = NULL
-    cdef PyObject* value = NULL
-    cdef PyObject* traceback = NULL
-    PyErr_Fetch(&type, &value, &traceback)
-    try:
-        blame(self.function, self.role, self.event, seconds)
-    except Exception:
-        pass
-    PyErr_Restore(type, value, traceback)
-
-
-cdef Steps watch_steps(object coroutine, object function, str role, object event, double limit):
-    cdef Steps self = Steps.__new__(Steps)
-    self.coroutine = coroutine
-    self.function = function
-    self.role = role
-    self.event = event
-    self.limit = limit
-    return self
 
 
 cdef int blame(object function, str role, object event, double seconds) except -1:
