@@ -393,14 +393,14 @@ def test_only_so_many_wait_for_their_turn() -> None:
 def test_an_address_that_failed_is_not_tried_again_at_once() -> None:
     async def main() -> None:
         with RawListener() as silent:
-            async with peers("peer", handshake_timeout=0.1) as (peer,):
+            async with peers("peer", handshake_timeout=0.5) as (peer,):
                 peer.destination("r")
                 listener = await peer.listen()
                 async with raw_unit(listener.port) as connection:
                     await eventually(lambda: peer.units)
                     connection.send(introduction(silent.url))
                     await eventually(lambda: peer.stats()["handshake_failures"] == 1)
-                    await eventually(lambda: not peer._dialers)
+                    await eventually(lambda: not peer._acquaintances._dialling)
                     connection.send(introduction(silent.url))
                     await eventually(lambda: peer.stats()["drops"])
                     assert not peer._dialers
