@@ -92,6 +92,11 @@ class Address:
         return cls(url, parts.scheme == "wss", host, port or _DEFAULT_PORTS[parts.scheme], target)
 
     @property
+    def place(self) -> str:
+        """The same for all spellings of the URL of one place."""
+        return self.path or f"{self.host}:{self.port}{self.target}"
+
+    @property
     def host_header(self) -> str:
         """The value of the HTTP Host header."""
         if self.path is not None:

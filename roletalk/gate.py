@@ -45,6 +45,33 @@ CHALLENGES: Final = Challenges()
 """Of the whole process: a challenge of ours that comes back is an attack (section 8)."""
 
 
+MAX_RT2_MEMORY: Final = 65_536
+
+
+class _Rt2Memory:
+    """The unit ids and dialled addresses that have spoken rt2 to this process (section 9).
+
+    None of them is accepted with a legacy proof again; the oldest is forgotten beyond the limit.
+    """
+
+    def __init__(self) -> None:
+        self._spoke: dict[str, None] = {}
+
+    def add(self, who: str) -> None:
+        self._spoke.setdefault(who)
+        if len(self._spoke) > MAX_RT2_MEMORY:
+            del self._spoke[next(iter(self._spoke))]
+
+    def clear(self) -> None:
+        self._spoke.clear()
+
+    def __contains__(self, who: object) -> bool:
+        return who in self._spoke
+
+
+SPOKE_RT2: Final = _Rt2Memory()
+
+
 class _QuietLog:
     """picows's logger: whatever a remote peer can provoke is worth a debug line, no more.
 
@@ -278,8 +305,8 @@ class Admission:
 
     def _require_rt2(self, unit_id: str | None) -> bool:
         if unit_id is not None:
-            return unit_id in self._peer._spoke_rt2
-        return self.dialer is not None and self.dialer.address.url in self._peer._spoke_rt2
+            return unit_id in SPOKE_RT2
+        return self.dialer is not None and self.dialer.address.place in SPOKE_RT2
 
     def handshake(self, link: Link, message: bytes) -> None:
         assert self._handshake is not None
@@ -315,9 +342,9 @@ class Admission:
         if unit is None:
             return
         if result.rt2:
-            self._peer._note_rt2(result.peer.id)
+            SPOKE_RT2.add(result.peer.id)
             if self.dialer is not None:
-                self._peer._note_rt2(self.dialer.address.url)
+                SPOKE_RT2.add(self.dialer.address.place)
         self.unit = unit
         self.gate.open()
         link.watch = self.gate.watch

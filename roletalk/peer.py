@@ -46,7 +46,6 @@ M = TypeVar("M", bound=MiddlewareFunction)
 
 PROTOCOL_VERSION: Final = "2.0.0"
 MAX_LINKS_PER_UNIT: Final = 64
-MAX_RT2_MEMORY: Final = 65_536  # ids and addresses that have spoken rt2
 MAX_TAGS: Final = 256
 
 
@@ -129,7 +128,6 @@ class Peer(PeerCore):
         self._role_callbacks: Callbacks[Role] = Callbacks(self._callback_tasks)
         self._acquaintances = Acquaintances(self, acquaint_filter)
         self._lobby = Lobby()
-        self._spoke_rt2: dict[str, None] = {}
         self._room_waiters: dict[Link, list[asyncio.Future[None]]] = {}
         self._announcer = Announcer(self)
         self._started = time.monotonic()
@@ -380,11 +378,6 @@ class Peer(PeerCore):
         self._handshake_failures += 1
         if admission.dialer is None:
             _log.info("a connection was turned away: %s", error)
-
-    def _note_rt2(self, who: str) -> None:
-        self._spoke_rt2.setdefault(who)
-        if len(self._spoke_rt2) > MAX_RT2_MEMORY:
-            del self._spoke_rt2[next(iter(self._spoke_rt2))]
 
     # -- units come and go
 

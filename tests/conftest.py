@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from roletalk._debug import is_debug_build, live_objects
+from roletalk.gate import SPOKE_RT2
 
 # A slow machine is no failure: no deadline decides; CI prints what is needed to repeat a failure.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
@@ -33,6 +34,12 @@ def nothing_is_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         gc.collect()
     after = live_objects()
     assert after == before, f"compiled objects left behind: {after} (before: {before})"
+
+
+@pytest.fixture(autouse=True)
+def ports_are_new() -> None:
+    """A port that one test's peer spoke rt2 on may be a legacy peer's in the next."""
+    SPOKE_RT2.clear()
 
 
 def pytest_report_header() -> str:
