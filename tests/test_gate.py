@@ -20,7 +20,7 @@ def answer_as_legacy(listener: raw.RawListener, unit_id: str) -> None:
         try:
             raw.authenticate(connection, KEY, "k", data=raw.peer_data(unit_id))
             connection.wait_closed()
-        except raw.PeerGone:
+        except (raw.PeerGone, raw.HandshakeRefused):
             pass
 
 
