@@ -487,7 +487,6 @@ def test_what_ends_the_program_goes_through_the_loop(
 
 def test_a_request_timeout_is_a_timeout() -> None:
     assert issubclass(roletalk.RequestTimeout, TimeoutError)
-    assert issubclass(roletalk.RequestTimeout, asyncio.TimeoutError)
     assert issubclass(roletalk.RequestTimeout, roletalk.RoletalkError)
 
 

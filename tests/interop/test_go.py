@@ -342,7 +342,7 @@ async def test_frozen_go_peer_is_given_up_and_found_again(program: Path) -> None
         unit.on_close(lambda _: closed.set())
         destination = peer.destination("go")
         os.kill(go.pid, signal.SIGSTOP)
-        request = asyncio.ensure_future(destination.request("echo", timeout=None))
+        request = asyncio.ensure_future(destination.request("hang", timeout=None))
         await asyncio.wait_for(closed.wait(), 10)
         with pytest.raises(UnitClosedError):
             await request
