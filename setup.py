@@ -29,6 +29,7 @@ DIRECTIVES = {
     "embedsignature": True,
     "embedsignature.format": "python",
     "cdivision": True,
+    "auto_pickle": False,
     "boundscheck": DEBUG,
     "wraparound": DEBUG,
     "initializedcheck": DEBUG,

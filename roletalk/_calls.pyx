@@ -257,7 +257,7 @@ cdef class CallTable:
         for entry in list(self.slots):
             if entry is not None:
                 waiter = <Waiter>entry
-                if waiter.ignore_close and not and_ignoring:
+                if waiter.table is not self or (waiter.ignore_close and not and_ignoring):
                     continue
                 self.discard(waiter)
                 waiter.settle(FAILED, make_error(waiter.role, waiter.event), False)

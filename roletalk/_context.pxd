@@ -6,6 +6,7 @@ from ._debug cimport Token
 cdef class Responder:
     """Who a context came from and who takes its answer: the base of a unit."""
 
+    cdef int check_here(self) except -1
     # `connection`: the one that the request came in on, preferred for the answer.
     cdef int answer(self, RequestContext context, uint8_t kind, object value) except -1
 
@@ -32,6 +33,7 @@ cdef class RequestContext(Context):
         readonly bint answered
 
     cdef int finish(self, uint8_t kind, object value) except -1
+    cdef int _check(self) except -1
 
 
 cdef void fill(Context context, Responder unit, str kind, object role, object event, uint8_t datatype,

@@ -15,6 +15,9 @@ cdef tuple _DATA_TYPES = tuple(DataType)
 
 
 cdef class Responder:
+    cdef int check_here(self) except -1:
+        return 0
+
     cdef int answer(self, RequestContext context, uint8_t kind, object value) except -1:
         raise AssertionError("overridden by whoever takes answers")
 
@@ -26,6 +29,9 @@ cdef class Context:
     `data` is decoded when it is first read; `raw` is the payload as it came.  `rtt` is the time from
     writing the request to reading its reply in seconds, ``None`` but on replies.
     """
+
+    def __init__(self):
+        raise TypeError("contexts are made by the library")
 
     @property
     def data(self):
@@ -85,8 +91,7 @@ cdef class RequestContext(Context):
         Raises `RuntimeError` when it is answered already, `TypeError` and `ValueError` when `data`
         cannot be encoded (it is not answered then).
         """
-        if self.answered:
-            raise RuntimeError("this request is answered already")
+        self._check()
         self.finish(MSG_RESOLVE, data)
 
     def reject(self, text="rejected"):
@@ -94,9 +99,13 @@ cdef class RequestContext(Context):
 
         Raises `RuntimeError` when it is answered already.
         """
-        if self.answered:
-            raise RuntimeError("this request is answered already")
+        self._check()
         self.finish(MSG_REJECT, str(text) or "rejected")
+
+    cdef int _check(self) except -1:
+        if self.answered or self.connection is None:
+            raise RuntimeError("this request is answered already")
+        return self.unit.check_here()
 
     cdef int finish(self, uint8_t kind, object value) except -1:
         self.unit.answer(self, kind, value)
@@ -112,6 +121,7 @@ cdef void fill(Context context, Responder unit, str kind, object role, object ev
     context.unit = unit
     context.kind = kind
     context.role = role
-    context.event = event
+    # An exact str, whatever subclass of it the caller named the event with.
+    context.event = event if type(event) is str else str.__str__(event)
     context._datatype = datatype
     context.raw = raw

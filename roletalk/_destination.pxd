@@ -13,12 +13,12 @@ cdef class DestinationCore:
         list _units
         Py_ssize_t _next_unit
         dict _names                    # event -> role || event in UTF-8
-        str _last_event
+        object _last_event
         bytes _last_names
 
     cdef bytes names_of(self, object event)
-    cdef UnitCore pick_unit(self, object unit)
-    cdef object _request(self, object event, object data, object timeout, object unit, bint ignore_close,
-                         bint may_wait)
+    cdef Link pick(self, object unit)
+    cdef Link _pick_of(self, object unit)
+    cdef object _request(self, object event, object data, object timeout, object unit, bint ignore_close)
     cdef Link _send(self, object event, object data, object unit)
     cdef int _write(self, Link link, bytes names, Encoded* payload) except -1

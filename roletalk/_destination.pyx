@@ -6,7 +6,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdint cimport uint64_t
 
-from ._calls cimport Waiter, failed_call, new_call, new_waiter
+from ._calls cimport CallTable, Waiter, failed_call, new_call, new_waiter
 from ._codec cimport message_size, request_size, write_message, write_request
 from ._debug cimport now
 from ._payload cimport encode
@@ -53,10 +53,10 @@ cdef _Done _DONE = _Done()
 
 
 cdef class DestinationCore:
-    def __init__(self, PeerCore peer, str name):
+    def __init__(self, PeerCore peer, name):
         self._wire_name = encode_name(name, "role")
         self.peer = peer
-        self.name = name
+        self.name = str.__str__(name)
         self._units = []
         self._names = {}
 
@@ -83,22 +83,34 @@ cdef class DestinationCore:
         self._last_names = names
         return names
 
-    cdef UnitCore pick_unit(self, object unit):
-        cdef Py_ssize_t n = PyList_GET_SIZE(self._units)
+    cdef Link pick(self, object unit):
+        """An open connection of `unit`, or of the unit whose turn it is."""
+        cdef:
+            Py_ssize_t n = PyList_GET_SIZE(self._units)
+            Py_ssize_t _i
+            Link link
         if unit is not None:
-            if not isinstance(unit, UnitCore) or (<UnitCore>unit).peer is not self.peer:
-                raise TypeError(f"unit must be a Unit of the same peer, not {type(unit).__name__}")
-            if (<UnitCore>unit).gone:
-                raise UnitClosedError(f"unit {unit.name or unit.id!r} is not connected any more")
-            if self.name not in unit.roles:
-                raise NoUnitsError(f"unit {unit.name or unit.id!r} does not serve role {self.name!r}")
-            return <UnitCore>unit
-        if n == 0:
-            raise NoUnitsError(f"no connected unit serves role {self.name!r}")
-        self._next_unit += 1
-        if self._next_unit >= n:
-            self._next_unit = 0
-        return <UnitCore><object>PyList_GET_ITEM(self._units, self._next_unit)
+            return self._pick_of(unit)
+        for _i in range(n):
+            self._next_unit += 1
+            if self._next_unit >= n:
+                self._next_unit = 0
+            link = (<UnitCore><object>PyList_GET_ITEM(self._units, self._next_unit)).pick_link()
+            # A unit that is closing still counts as one until its last connection is gone.
+            if link is not None:
+                return link
+        raise NoUnitsError(f"no connected unit serves role {self.name!r}")
+
+    cdef Link _pick_of(self, object unit):
+        cdef Link link
+        if not isinstance(unit, UnitCore) or (<UnitCore>unit).peer is not self.peer:
+            raise TypeError(f"unit must be a Unit of the same peer, not {type(unit).__name__}")
+        link = (<UnitCore>unit).pick_link()
+        if link is None:
+            raise UnitClosedError(f"unit {unit.name or unit.id!r} is not connected any more")
+        if self.name not in unit.roles:
+            raise NoUnitsError(f"unit {unit.name or unit.id!r} does not serve role {self.name!r}")
+        return link
 
     # ---- requests ------------------------------------------------------------------------------------
 
@@ -119,18 +131,21 @@ cdef class DestinationCore:
         """
         self.peer.check_here()
         try:
-            return self._request(event, data, timeout, unit, ignore_unit_close, True)
+            outcome = self._request(event, data, timeout, unit, ignore_unit_close)
         except Exception as exc:
             return failed_call(exc)
+        if isinstance(outcome, Link):
+            return self._request_later(event, data, timeout, unit, ignore_unit_close, outcome)
+        return outcome
 
-    cdef object _request(self, object event, object data, object timeout, object unit, bint ignore_close,
-                         bint may_wait):
+    cdef object _request(self, object event, object data, object timeout, object unit, bint ignore_close):
+        """The `Call`; or the connection that has no room, and nothing is written then."""
         cdef:
             bytes names = self.names_of(event)
             PeerCore peer = self.peer
             double sent_at = now()
             double deadline = INFINITE
-            UnitCore target
+            CallTable calls
             Link link
             Encoded payload
             Waiter waiter
@@ -143,42 +158,41 @@ cdef class DestinationCore:
             if not deadline >= 0:
                 raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
             deadline += sent_at
-        target = self.pick_unit(unit)
-        link = target.pick_link()
-        if link is None:
-            raise UnitClosedError(f"no open connection to unit {target.name or target.id!r}")
+        # Before a connection is picked: encoding may run code of the value's.
         _owner = encode(data, &payload)
         if payload.size + PyBytes_GET_SIZE(names) + 32 > peer.limits.max_message_size:
             raise ValueError(f"the request takes {payload.size} bytes of payload, over max_message_size")
+        link = self.pick(unit)
         if not link.has_room():
-            if not may_wait:
-                raise WouldBlock(f"the connection to unit {target.name or target.id!r} is above its "
-                                 "high-water mark")
-            return self._request_later(event, data, timeout, deadline, unit, ignore_close, link)
+            return link
+        calls = link.unit.calls
         waiter = new_waiter(peer.loop, sent_at, deadline, self.name, event)
-        correlation = target.calls.add(waiter)
-        write_request(link.begin(request_size(PyBytes_GET_SIZE(names), correlation, &payload)),
-                      PyBytes_AS_STRING(names), role_size, PyBytes_GET_SIZE(names) - role_size,
-                      correlation, &payload)
-        link.end()
-        peer.counters.requests_sent += 1
         waiter.ignore_close = ignore_close
+        correlation = calls.add(waiter)
+        try:
+            write_request(link.begin(request_size(PyBytes_GET_SIZE(names), correlation, &payload)),
+                          PyBytes_AS_STRING(names), role_size, PyBytes_GET_SIZE(names) - role_size,
+                          correlation, &payload)
+            link.end()
+        except BaseException:
+            calls.discard(waiter)
+            raise
+        peer.counters.requests_sent += 1
         if deadline != INFINITE:
-            peer.note_deadline(deadline, target.calls)
+            peer.note_deadline(deadline, calls)
         return new_call(waiter)
 
-    async def _request_later(self, event, data, timeout, double deadline, unit, ignore_close, link):
+    async def _request_later(self, event, data, timeout, unit, ignore_close, link):
+        if timeout is _UNSET:
+            timeout = self.peer.request_timeout
+        cdef double deadline = INFINITE if timeout is None else now() + <double>timeout
         while True:
             await self._room(link, deadline, event)
             left = None if timeout is None else max(deadline - now(), 0.0)
-            try:
-                call = self._request(event, data, left, unit, ignore_close, False)
-            except WouldBlock:
-                link = self.pick_unit(unit).next_link()
-                if link is None or link.has_room_now:
-                    raise
-                continue
-            return await call
+            outcome = self._request(event, data, left, unit, ignore_close)
+            if not isinstance(outcome, Link):
+                return await outcome
+            link = outcome
 
     # ---- messages ------------------------------------------------------------------------------------
 
@@ -197,12 +211,11 @@ cdef class DestinationCore:
         """Write a message; returns None when it is written, else the connection that has no room."""
         cdef:
             bytes names = self.names_of(event)
-            UnitCore target = self.pick_unit(unit)
-            Link link = target.pick_link()
+            Link link
             Encoded payload
-        if link is None:
-            raise UnitClosedError(f"no open connection to unit {target.name or target.id!r}")
+        # Before a connection is picked: encoding may run code of the value's.
         _owner = encode(data, &payload)
+        link = self.pick(unit)
         if not link.has_room():
             return link
         self._write(link, names, &payload)

@@ -31,7 +31,8 @@ cdef class Handler:
     def __init__(self, RoleCore role, str kind, event, function):
         self.role = role
         self.kind = kind
-        self.event = event
+        # An exact str, whatever subclass of it names the event.
+        self.event = None if event is None else str.__str__(event)
         self.function = function
         self.target = function
         self.key = b""
@@ -44,9 +45,9 @@ cdef class Handler:
 
 
 cdef class RoleCore:
-    def __init__(self, HandlerTable table, str name, *, bint active=True):
+    def __init__(self, HandlerTable table, name, *, bint active=True):
         self.wire_name = encode_name(name, "role")
-        self.name = name
+        self.name = str.__str__(name)
         self.table = table
         self._active = active
         self._handlers = {}

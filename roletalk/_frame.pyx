@@ -362,6 +362,8 @@ cdef class Connection(WSListener):
         if DEBUG:
             assert self._frame_at < 0, "a frame is being built already"
             assert self._state == OPEN, "no frame may be built now"
+        if self.is_client:
+            self._mask = _next_mask()
         at = <uint8_t*>self._out.append(header + size)
         at[0] = 0x80 | opcode
         if extended == 0:
@@ -371,7 +373,6 @@ cdef class Connection(WSListener):
             for i in range(extended):
                 at[2 + i] = <uint8_t>(size >> (8 * (extended - 1 - i)))
         if self.is_client:
-            self._mask = _next_mask()
             memcpy(at + header - 4, &self._mask, 4)
         self._frame_at = self._out.size - size
         self._frame_size = size
@@ -385,11 +386,11 @@ cdef class Connection(WSListener):
             _apply_mask(self._out.data + self._frame_at, self._frame_size, self._mask)
         self._frame_at = -1
         cdef Py_ssize_t size = self._out.size
+        if size >= TURN_FLUSH:
+            return self.flush()
         if self._in_batch:
             if size >= EARLY_FLUSH and size > self._tail:
                 return self.flush()
-        elif size >= TURN_FLUSH:
-            return self.flush()
         elif not self._flush_scheduled:
             self._flush_scheduled = True
             self.loop.call_soon(self._flush_soon)

@@ -31,6 +31,7 @@ cdef class PeerCore:
         public object request_timeout  # s, or None
         public bint expose_errors
         public Py_ssize_t max_handlers  # async handlers that run at once for one unit
+        public Py_ssize_t max_handler_bytes  # of payload that they may keep
         public Py_ssize_t max_pending  # requests pending on one unit
         public double slow_handler     # s that a handler may hold the loop before a warning names it
         Counters counters

@@ -15,6 +15,7 @@ class PeerCore:
     request_timeout: float | None
     expose_errors: bool
     max_handlers: int
+    max_handler_bytes: int
     max_pending: int
     slow_handler: float
     def __init__(
@@ -24,6 +25,7 @@ class PeerCore:
         request_timeout: float | None,
         expose_errors: bool,
         max_handlers: int,
+        max_handler_bytes: int,
         max_pending: int,
         slow_handler: float,
     ) -> None: ...

@@ -44,13 +44,14 @@ def clock():
 
 cdef class PeerCore:
     def __init__(self, FrameLimits limits, *, request_timeout, bint expose_errors, Py_ssize_t max_handlers,
-                 Py_ssize_t max_pending, double slow_handler):
+                 Py_ssize_t max_handler_bytes, Py_ssize_t max_pending, double slow_handler):
         self.limits = limits
         self.table = HandlerTable()
         self.drops = {}
         self.request_timeout = request_timeout
         self.expose_errors = expose_errors
         self.max_handlers = max_handlers
+        self.max_handler_bytes = max_handler_bytes
         self.max_pending = max_pending
         self.slow_handler = slow_handler
         self._tables = set()

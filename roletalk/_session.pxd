@@ -32,6 +32,7 @@ cdef class UnitCore(Responder):
         readonly CallTable calls
         list _links
         Py_ssize_t _next_link
+        readonly Py_ssize_t handling   # bytes of payload that running async handlers keep
         readonly set tasks                      # of async handlers that run for this unit
         readonly bint gone             # its last connection is lost
 

@@ -151,7 +151,12 @@ cdef class Link(Connection):
             if is_request:
                 return self._refuse(envelope, "the payload has an unknown data type")
             return peer.drop("messages with a payload that does not decode")
-        if len(self.unit.tasks) >= peer.max_handlers:
+        if self._reading_paused:
+            # What was read before the pause, of a remote that does not read our answers.
+            if is_request:
+                return self._refuse(envelope, "too many answers are unread")
+            return peer.drop("messages of a unit that does not read what it asked for")
+        if len(self.unit.tasks) >= peer.max_handlers or self.unit.handling > peer.max_handler_bytes:
             if is_request:
                 return self._refuse(envelope, "too many requests at once")
             return peer.drop("messages while too many handlers run for their unit")
@@ -278,9 +283,6 @@ cdef class UnitCore(Responder):
             return None
         return <Link>open_links[rand() % len(open_links)]
 
-    def next_link(self):
-        return self.pick_link()
-
     def send_control(self, bytes message):
         """Queue a message of section 5 (roles or acquaint) that the caller encoded, whole.
 
@@ -293,6 +295,9 @@ cdef class UnitCore(Responder):
         link.send_message(message)
         return True
 
+    cdef int check_here(self) except -1:
+        return self.peer.check_here()
+
     # ---- handlers ------------------------------------------------------------------------------------
 
     cdef int run(self, Handler handler, Context context) except -1:
@@ -302,12 +307,12 @@ cdef class UnitCore(Responder):
         PyContext_Enter(variables)
         try:
             value = handler.target(context)
-        except (Exception, asyncio.CancelledError) as exc:
-            PyContext_Exit(variables)
-            return self._failed(handler, context, exc)
-        except BaseException:
+        except (KeyboardInterrupt, SystemExit):
             PyContext_Exit(variables)
             raise
+        except BaseException as exc:
+            PyContext_Exit(variables)
+            return self._failed(handler, context, exc)
         PyContext_Exit(variables)
         if _is_awaitable(value):
             if not PyCoro_CheckExact(value) and not asyncio.iscoroutine(value):
@@ -341,6 +346,8 @@ cdef class UnitCore(Responder):
             task = variables.run(peer.loop.create_task, run)
         if not run.is_over:
             run.task = task
+            run.size = len(context.raw)
+            self.handling += run.size
             self.tasks.add(task)
         return 0
 
@@ -370,9 +377,13 @@ cdef class UnitCore(Responder):
                        name_of(handler.function), handler.role.name, context.event, exc_info=error)
             text = "internal error"
             if self.peer.expose_errors:
-                text = f"{type(error).__name__}: {error}"[:REJECT_TEXT]
+                text = _exposed(error)
         if isinstance(context, RequestContext) and not (<RequestContext>context).answered:
-            (<RequestContext>context).finish(MSG_REJECT, text)
+            try:
+                (<RequestContext>context).finish(MSG_REJECT, text)
+            except ValueError:
+                # Lone surrogates, which no UTF-8 can hold.
+                (<RequestContext>context).finish(MSG_REJECT, text.encode("utf-8", "replace").decode())
         return 0
 
     cdef int answer(self, RequestContext context, uint8_t kind, object value) except -1:
@@ -397,6 +408,13 @@ cdef class UnitCore(Responder):
         return 0
 
 
+cdef str _exposed(object error):
+    try:
+        return f"{type(error).__name__}: {error}"[:REJECT_TEXT]
+    except Exception:
+        return type(error).__name__
+
+
 async def _awaited(awaitable):
     return await awaitable
 
@@ -409,6 +427,7 @@ cdef class _Run(Steps):
         Handler handler
         Context context
         object task                    # None until it is made; an eager one may be over before
+        Py_ssize_t size                # bytes of payload that it keeps
         bint is_over
 
     cdef int returned(self, object value) except -1:
@@ -423,6 +442,7 @@ cdef class _Run(Steps):
 
     cdef int _leave(self) except -1:
         self.is_over = True
+        self.unit.handling -= self.size
         self.unit.tasks.discard(self.task)
         # The task keeps this as its coroutine, and is kept by nobody else.
         self.task = None

@@ -25,6 +25,7 @@ MAX_DIALS: Final = 4  # introduced addresses dialled at once
 MAX_WAITING: Final = 64  # that wait for their turn
 MAX_REMEMBERED: Final = 1024  # that failed, and are not tried again for a while
 FORGET_AFTER: Final = 60.0  # s
+MAX_KEPT: Final = 1024  # introduced addresses that are connected or dialled again
 
 
 class _Acquaint(msgspec.Struct):
@@ -41,6 +42,8 @@ class Acquaintances:
         self._filter = filter
         self._waiting: deque[tuple[str, Address]] = deque()
         self._dialling: dict[str, asyncio.Task[None]] = {}
+        self._kept: set[Dialer] = set()
+        # By host and port: neither a path nor a query makes another peer of one that did not answer.
         self._failed: dict[str, float] = {}
 
     # -- introducing others
@@ -86,11 +89,17 @@ class Acquaintances:
         if not self._allowed(introducer, address):
             self._peer.count_drop("acquaintances refused")
             return
-        url = address.url
-        now = self._peer.loop.time()
-        if url in self._dialling or any(url == each.url for _, each in self._waiting):
+        place = address.place
+        if place in self._dialling or any(place == each.place for _, each in self._waiting):
             return
-        if self._failed.get(url, 0.0) > now or len(self._waiting) >= MAX_WAITING:
+        self._kept = {dialer for dialer in self._kept if dialer.alive}
+        if any(dialer.address.place == place for dialer in self._peer._dialers):
+            return
+        if (
+            self._failed.get(place, 0.0) > self._peer.loop.time()
+            or len(self._waiting) >= MAX_WAITING
+            or len(self._kept) >= MAX_KEPT
+        ):
             self._peer.count_drop("acquaintances refused")
             return
         self._waiting.append((told.id, address))
@@ -117,13 +126,18 @@ class Acquaintances:
         while self._waiting and len(self._dialling) < MAX_DIALS and not self._peer.closing:
             unit_id, address = self._waiting.popleft()
             if self._peer.unit(unit_id) is None:
-                task = self._peer.loop.create_task(self._dial(address))
-                self._dialling[address.url] = task
+                task = self._peer.loop.create_task(self._dial(unit_id, address))
+                self._dialling[address.place] = task
 
-    async def _dial(self, address: Address) -> None:
+    async def _dial(self, unit_id: str, address: Address) -> None:
         dialer = Dialer(self._peer, address)
         try:
-            await dialer.first
+            unit = await dialer.first
+            if unit.id == unit_id:
+                self._kept.add(dialer)
+            else:
+                # Somebody else than was introduced: a connection as good as any, but not to be kept up.
+                dialer.stop()
         except Exception as exc:
             if isinstance(exc, RoletalkError):
                 _log.info("introduced address %s: %s", address.url, exc)
@@ -131,9 +145,9 @@ class Acquaintances:
                 _log.exception("unexpected error while dialling %s", address.url)
             if len(self._failed) >= MAX_REMEMBERED:
                 del self._failed[next(iter(self._failed))]
-            self._failed[address.url] = self._peer.loop.time() + FORGET_AFTER
+            self._failed[address.place] = self._peer.loop.time() + FORGET_AFTER
         finally:
-            self._dialling.pop(address.url, None)
+            self._dialling.pop(address.place, None)
             self._dial_next()
 
     def close(self) -> None:

@@ -93,8 +93,8 @@ class Address:
 
     @property
     def place(self) -> str:
-        """The same for all spellings of the URL of one place."""
-        return self.path or f"{self.host}:{self.port}{self.target}"
+        """Host and port, or path: the same for all URLs that lead to one socket."""
+        return self.path or f"{self.host.lower().rstrip('.')}:{self.port}"
 
     @property
     def host_header(self) -> str:

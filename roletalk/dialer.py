@@ -6,16 +6,17 @@ import asyncio
 import logging
 import random
 import ssl as ssl_module
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import aiofastnet
 
 from ._frame import ConnectionState
+from ._wire import CloseCode
 from .errors import ConnectError, RoletalkError
 from .gate import Admission
 
 if TYPE_CHECKING:
+    from ._session import Link
     from .address import Address
     from .peer import Peer
     from .unit import Unit
@@ -26,6 +27,7 @@ _log = logging.getLogger("roletalk")
 BACK_OFF: Final = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 30.0, 60.0)
 JITTER: Final = 0.2  # of the delay, each way
 FIRST_JITTER: Final = 0.1  # s, where the delay is 0
+STEADY: Final = 5.0  # s that a connection has to live for the delays to begin anew
 
 
 def back_off(attempt: int) -> float:
@@ -65,6 +67,7 @@ class Dialer:
         self._lost = asyncio.Event()
         self.address = address
         self.unit: Unit | None = None
+        self._link: Link | None = None
         self.first: asyncio.Future[Unit] = peer.loop.create_future()
         self.first.add_done_callback(lambda done: done.cancelled() or done.exception())
         peer._dialers.add(self)
@@ -87,17 +90,28 @@ class Dialer:
             )
         self._task.cancel()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it keeps its address connected."""
+        return not self._stopped
+
+    def give_up(self) -> None:
+        """Dial no more, and close the connection if there is one: nobody wants it."""
+        self.stop()
+        if self._link is not None:
+            self._link.close(CloseCode.MANUAL, "closed on purpose")
+
     def lost(self) -> None:
         """The connection that this dialer made is gone."""
         self._lost.set()
 
-    async def wait_stopped(self) -> None:
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(self._task, return_exceptions=True)
+    async def wait_stopped(self, timeout: float | None) -> None:
+        """Wait until the task of a stopped dialer is over, at most `timeout` seconds."""
+        await asyncio.wait({self._task}, timeout=timeout)
 
     async def _run(self) -> None:
         attempt = 0
-        while True:
+        while not self._stopped:
             try:
                 self._lost.clear()
                 unit = await self._attempt()
@@ -113,7 +127,7 @@ class Dialer:
                     self.first.set_exception(error)
                     break
             else:
-                attempt = 0
+                connected_at = self._peer.loop.time()
                 # Until here it belonged to the unit that was lost: closing that one stops it too.
                 if self.unit is not None:
                     self.unit._dialers.discard(self)
@@ -124,6 +138,8 @@ class Dialer:
                 await self._lost.wait()
                 if not self._reconnect:
                     break
+                if self._peer.loop.time() - connected_at >= STEADY:
+                    attempt = 0
             await asyncio.sleep(back_off(attempt))
             attempt += 1
         self._stopped = True
@@ -143,16 +159,17 @@ class Dialer:
             elif opening.done() and admission.link.state == ConnectionState.CONNECTING:
                 # picows takes a connection that is lost before the upgrade for one that is done.
                 admission.fail(self._connect_error(EOFError("the connection was closed")))
-            return await admission.result
+            unit = await admission.result
+            self._link = admission.link
+            return unit
         except BaseException:
             admission.fail(ConnectError(f"dialling {self.address.url} was given up"))
             admission.give_up()
             raise
         finally:
-            if not opening.done():
-                opening.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await opening
+            # Not awaited: a cancellation of ours that came meanwhile must not be taken for its own.
+            opening.cancel()
+            opening.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _open(self, admission: Admission) -> None:
         loop = self._peer.loop

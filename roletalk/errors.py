@@ -114,9 +114,9 @@ class WouldBlock(RoletalkError):
 class Reject(Exception):
     """Raise it in a handler to reject the request with `text` (empty becomes ``"rejected"``)."""
 
-    def __init__(self, text: str = "rejected") -> None:
+    def __init__(self, text: object = "rejected") -> None:
         super().__init__(text)
-        self.text = text or "rejected"
+        self.text = str(text) or "rejected"
 
 
 class BadPayload(Reject, ProtocolError, ValueError):

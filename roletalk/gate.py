@@ -55,9 +55,9 @@ class _Rt2Memory:
     """
 
     def __init__(self) -> None:
-        self._spoke: dict[str, None] = {}
+        self._spoke: dict[tuple[str, str], None] = {}
 
-    def add(self, who: str) -> None:
+    def add(self, who: tuple[str, str]) -> None:
         self._spoke.setdefault(who)
         if len(self._spoke) > MAX_RT2_MEMORY:
             del self._spoke[next(iter(self._spoke))]
@@ -240,7 +240,7 @@ class Admission:
         self.link = Link(peer, self, is_client=dialer is not None)
         self.result: asyncio.Future[Unit] = peer.loop.create_future()
         self._timer = peer.loop.call_later(peer.handshake_timeout, self._out_of_time)
-        peer._lobby.enter(self)
+        peer._lobby.enter(self, stranger=dialer is None)
         # What strangers fail at is logged where it happens: nobody may be waiting for the result.
         self.result.add_done_callback(_retrieve)
         if dialer is None:
@@ -270,7 +270,9 @@ class Admission:
     # -- the gate's and the link's calls, in the order they come
 
     def arrived(self, transport: Any) -> bool:
-        """A transport is there; False when it is one too many."""
+        """A transport is there; False when it is one too many, or too late."""
+        if self.result.done():
+            return False
         peername = transport.get_extra_info("peername")
         self.host = peername[0] if isinstance(peername, tuple) else ""
         tls = transport.get_extra_info("ssl_object")
@@ -287,6 +289,9 @@ class Admission:
         return True
 
     def opened(self, link: Link) -> None:
+        if self.result.done():
+            self.abort()
+            return
         self._handshake = Handshake(
             keys=self._peer._keys,
             dialer=self.dialer is not None,
@@ -305,8 +310,8 @@ class Admission:
 
     def _require_rt2(self, unit_id: str | None) -> bool:
         if unit_id is not None:
-            return unit_id in SPOKE_RT2
-        return self.dialer is not None and self.dialer.address.place in SPOKE_RT2
+            return ("unit", unit_id) in SPOKE_RT2
+        return self.dialer is not None and ("place", self.dialer.address.place) in SPOKE_RT2
 
     def handshake(self, link: Link, message: bytes) -> None:
         assert self._handshake is not None
@@ -342,9 +347,9 @@ class Admission:
         if unit is None:
             return
         if result.rt2:
-            SPOKE_RT2.add(result.peer.id)
+            SPOKE_RT2.add(("unit", result.peer.id))
             if self.dialer is not None:
-                SPOKE_RT2.add(self.dialer.address.place)
+                SPOKE_RT2.add(("place", self.dialer.address.place))
         self.unit = unit
         self.gate.open()
         link.watch = self.gate.watch

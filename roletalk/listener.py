@@ -32,18 +32,24 @@ class Listener:
 
     async def _start(self, host: str | None, port: int, backlog: int) -> None:
         loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if self._ssl is not None:
+            tls = {"ssl": self._ssl, "ssl_handshake_timeout": self._peer.handshake_timeout}
         if self.path is not None:
             self._server = await aiofastnet.create_unix_server(
-                loop, self._protocol, self.path, ssl=self._ssl, backlog=backlog
+                loop, self._protocol, self.path, backlog=backlog, **tls
             )
             found = os.stat(self.path)
             self._inode = (found.st_dev, found.st_ino)
         else:
             self._server = await aiofastnet.create_server(
-                loop, self._protocol, host, port, ssl=self._ssl, backlog=backlog
+                loop, self._protocol, host, port, backlog=backlog, **tls
             )
 
     def _protocol(self) -> Gate:
+        if self._peer._lobby.full:
+            # The server closes the socket, and says nothing of it outside asyncio's debug mode.
+            raise ConnectionRefusedError("too many connections that have not authenticated")
         return Admission(self._peer, listener=self).gate
 
     @property

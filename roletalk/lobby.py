@@ -18,17 +18,24 @@ class Lobby:
 
     def __init__(self) -> None:
         self._admissions: set[Admission] = set()
-        self._strangers: dict[Admission, str] = {}
+        # Of a stranger whose TLS handshake is not done nobody knows the address.
+        self._strangers: dict[Admission, str | None] = {}
         self._by_host: Counter[str] = Counter()
 
-    def enter(self, admission: Admission) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether no further stranger may come."""
+        return len(self._strangers) >= MAX_STRANGERS
+
+    def enter(self, admission: Admission, *, stranger: bool) -> None:
+        """A handshake begins; a stranger counts from the moment that its socket is accepted."""
         self._admissions.add(admission)
+        if stranger:
+            self._strangers[admission] = None
 
     def let_in(self, admission: Admission, host: str) -> bool:
-        """Whether one more stranger from `host` (empty: a Unix socket) may stay; counts it if so."""
+        """Whether a stranger may stay whose address is known now: `host`, empty for a Unix socket."""
         local = host in ("", "::1") or host.startswith("127.")
-        if len(self._strangers) >= MAX_STRANGERS:
-            return False
         if not local and self._by_host[host] >= MAX_STRANGERS_PER_ADDRESS:
             return False
         self._strangers[admission] = host

@@ -60,7 +60,8 @@ class Peer(PeerCore):
     from its start to the end of the handshake.
 
     Bytes: `max_message_size` of a message either way; `high_water` unsent on a connection above which
-    sending waits, `low_water` below which it is not busy.
+    sending waits, `low_water` below which it is not busy; `max_handler_bytes` of payload that the async
+    handlers running for one unit keep, beyond which its requests are rejected.
 
     Counts: `max_units`; `max_pending` requests on one unit; `max_handlers` that run for one unit.
 
@@ -90,6 +91,7 @@ class Peer(PeerCore):
         max_units: int = 16_384,
         max_pending: int = 65_536,
         max_handlers: int = 16_384,
+        max_handler_bytes: int = 64 * 1024 * 1024,
         slow_handler: float = 0.5,
     ) -> None:
         if not 0 < low_water <= high_water:
@@ -105,6 +107,7 @@ class Peer(PeerCore):
             request_timeout=request_timeout,
             expose_errors=expose_errors,
             max_handlers=max_handlers,
+            max_handler_bytes=max_handler_bytes,
             max_pending=max_pending,
             slow_handler=slow_handler,
         )
@@ -128,7 +131,8 @@ class Peer(PeerCore):
         self._role_callbacks: Callbacks[Role] = Callbacks(self._callback_tasks)
         self._acquaintances = Acquaintances(self, acquaint_filter)
         self._lobby = Lobby()
-        self._room_waiters: dict[Link, list[asyncio.Future[None]]] = {}
+        # In the order in which they came.
+        self._room_waiters: dict[Link, dict[asyncio.Future[None], None]] = {}
         self._announcer = Announcer(self)
         self._started = time.monotonic()
         self._reconnects = 0
@@ -351,10 +355,11 @@ class Peer(PeerCore):
             try:
                 return await within(asyncio.shield(dialer.first), timeout)
             except TimeoutError:
-                dialer.stop()
+                dialer.give_up()
                 raise ConnectError(f"no connection to {url} within {timeout:g} s") from None
             except BaseException:
-                dialer.stop()
+                # The connection may have been made in the meantime.
+                dialer.give_up()
                 raise
 
         async def close(unit: Unit) -> None:
@@ -422,7 +427,7 @@ class Peer(PeerCore):
 
     def _link_lost(self, admission: Admission, unit: Unit) -> None:
         link = admission.link
-        for waiter in self._room_waiters.pop(link, ()):
+        for waiter in tuple(self._room_waiters.pop(link, ())):
             if not waiter.done():
                 waiter.set_result(None)
         left = unit.forget_link(link)
@@ -499,12 +504,14 @@ class Peer(PeerCore):
         if link.has_room_now or not link.is_open:
             waiter.set_result(None)
         else:
-            self._room_waiters.setdefault(link, []).append(waiter)
+            waiters = self._room_waiters.setdefault(link, {})
+            waiters[waiter] = None
+            waiter.add_done_callback(lambda done: waiters.pop(done, None))
             link.wait_for_room()
         return waiter
 
     def _room_is_there(self, link: Link) -> None:
-        for waiter in self._room_waiters.pop(link, ()):
+        for waiter in tuple(self._room_waiters.pop(link, ())):
             if not waiter.done():
                 waiter.set_result(None)
 

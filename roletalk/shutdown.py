@@ -74,7 +74,7 @@ class Shutdown:
             await listener.close()
         for dialer in tuple(peer._dialers):
             dialer.stop()
-            await dialer.wait_stopped()
+            await dialer.wait_stopped(_left(deadline))
         await self._handlers_done(deadline)
         await self._all_sent(deadline)
 

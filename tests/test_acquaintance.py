@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -372,14 +372,19 @@ def test_at_most_4_are_dialled_at_once() -> None:
 
 def test_only_so_many_wait_for_their_turn() -> None:
     async def main() -> None:
-        with RawListener() as silent:
+        with ExitStack() as stack:
+            silent = [
+                stack.enter_context(RawListener()) for _ in range(MAX_DIALS + MAX_WAITING + 10)
+            ]
             async with peers("peer") as (peer,):
                 peer.destination("r")
                 listener = await peer.listen()
                 async with raw_unit(listener.port) as connection:
                     await eventually(lambda: peer.units)
-                    for index in range(MAX_DIALS + MAX_WAITING + 10):
-                        connection.send(introduction(f"{silent.url}{index}", str(index)))
+                    for index, each in enumerate(silent):
+                        connection.send(introduction(each.url, str(index)))
+                    # Another path is the same place.
+                    connection.send(introduction(f"{silent[-11].url}again", "again"))
                     await eventually(lambda: peer.stats()["drops"])
                     await eventually(lambda: sum(peer.stats()["drops"].values()) == 10)
                     assert len(peer._dialers) == MAX_DIALS
@@ -407,7 +412,8 @@ def test_an_address_that_failed_is_not_tried_again_at_once() -> None:
                     assert silent.pending() == 1
                     # Later it is.
                     failed = peer._acquaintances._failed
-                    failed[silent.url] -= FORGET_AFTER
+                    (place,) = failed
+                    failed[place] -= FORGET_AFTER
                     connection.send(introduction(silent.url))
                     await eventually(lambda: peer.stats()["handshake_failures"] == 2)
                     assert silent.pending() == 1

@@ -68,13 +68,28 @@ def test_a_peer_that_died_and_came_back_on_its_port(attempts: list[int]) -> None
                 assert (await destination.request("e")).data == "second"
                 assert client.units[0].id == second.id
                 await eventually(lambda: client.stats()["reconnects"] == 1)
-                # It counted up without a gap, and begins anew after a success.
+                # It counted up without a gap.
                 assert attempts == list(range(len(attempts)))
+
+    run(main())
+
+
+@pytest.mark.parametrize("steady", [True, False])
+def test_only_a_steady_connection_begins_the_delays_anew(
+    attempts: list[int], steady: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roletalk.dialer.STEADY", 0.0 if steady else 60.0)
+
+    async def main() -> None:
+        async with peers("server", "client") as (server, client):
+            await client.connect((await server.listen()).url)
+            for _ in range(3):
                 tries = len(attempts)
-                await second.units[0].close()
-                await eventually(lambda: len(attempts) > tries)
-                assert attempts[tries] == 0
-                await destination.wait_ready(10)
+                await eventually(lambda: server.units)
+                await server.units[0].close()
+                await eventually(lambda tries=tries: len(attempts) > tries)
+                await eventually(lambda: client.units)
+            assert attempts[:3] == ([0, 0, 0] if steady else [0, 1, 2])
 
     run(main())
 

@@ -63,12 +63,12 @@ def test_a_legacy_peer_at_a_new_address_is_accepted() -> None:
 def test_the_memory_of_rt2_forgets_the_oldest() -> None:
     memory = _Rt2Memory()
     for number in range(MAX_RT2_MEMORY + 2):
-        memory.add(str(number))
-    assert "0" not in memory
-    assert "1" not in memory
-    assert "2" in memory
-    memory.add("2")
-    assert "3" in memory
+        memory.add(("unit", str(number)))
+    assert ("unit", "0") not in memory
+    assert ("unit", "1") not in memory
+    assert ("unit", "2") in memory
+    memory.add(("unit", "2"))
+    assert ("unit", "3") in memory
 
 
 def test_a_stranger_is_cut_off_however_it_frames_what_it_sends() -> None:

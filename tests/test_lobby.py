@@ -32,8 +32,11 @@ def admission(fake: FakeAdmission) -> Admission:
 
 
 def stranger(lobby: Lobby, host: str) -> tuple[Admission, bool]:
+    """One that comes, and whether it may stay."""
     made = admission(FakeAdmission(lobby))
-    lobby.enter(made)
+    if lobby.full:
+        return made, False
+    lobby.enter(made, stranger=True)
     return made, lobby.let_in(made, host)
 
 
@@ -81,10 +84,21 @@ def test_a_host_that_only_looks_local_is_limited() -> None:
         assert [stranger(lobby, host)[1] for _ in range(65)] == [True] * 64 + [False]
 
 
+def test_strangers_count_before_their_address_is_known() -> None:
+    lobby = Lobby()
+    first = admission(FakeAdmission(lobby))
+    lobby.enter(first, stranger=True)
+    for _ in range(MAX_STRANGERS - 1):
+        lobby.enter(admission(FakeAdmission(lobby)), stranger=True)
+    assert lobby.full
+    lobby.leave(first)
+    assert not lobby.full
+
+
 def test_our_own_dials_are_not_limited() -> None:
     lobby = Lobby()
     for _ in range(2000):
-        lobby.enter(admission(FakeAdmission(lobby)))
+        lobby.enter(admission(FakeAdmission(lobby)), stranger=False)
     assert len(lobby) == 2000
     assert stranger(lobby, "192.0.2.1")[1]
 
@@ -93,7 +107,7 @@ def test_everybody_is_turned_away_in_the_end() -> None:
     lobby = Lobby()
     fakes = [FakeAdmission(lobby) for _ in range(3)]
     for fake in fakes:
-        lobby.enter(admission(fake))
+        lobby.enter(admission(fake), stranger=True)
     lobby.let_in(admission(fakes[0]), "192.0.2.1")
     reason = AuthError("closed")
     lobby.clear(reason)

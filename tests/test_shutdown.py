@@ -90,7 +90,7 @@ class _Dialer:
     def stop(self) -> None:
         self._log.append("dialer")
 
-    async def wait_stopped(self) -> None:
+    async def wait_stopped(self, timeout: float | None) -> None:
         pass
 
 
