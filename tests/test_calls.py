@@ -648,7 +648,6 @@ def test_answers_find_their_requests_in_any_order() -> None:
     run(main())
 
 
-@pytest.mark.skipif(not hasattr(CallTable, "next"), reason="nothing sets where correlations begin")
 def test_correlations_wrap_below_39_bits_and_pass_over_those_that_wait() -> None:
     async def main() -> None:
         async with service() as s:
