@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
@@ -417,5 +418,74 @@ def test_an_address_that_failed_is_not_tried_again_at_once() -> None:
                     connection.send(introduction(silent.url))
                     await eventually(lambda: peer.stats()["handshake_failures"] == 2)
                     assert silent.pending() == 1
+
+    run(main())
+
+
+def test_a_dead_port_is_dialled_once_whatever_the_path() -> None:
+    async def main() -> None:
+        async with peers("peer") as (peer,):
+            peer.destination("r")
+            peer.role("here").on_request("e")(lambda ctx: 1)
+            listener = await peer.listen()
+            with socket.socket() as dead:
+                dead.bind(("127.0.0.1", 0))  # and nobody listens
+                url = f"ws://127.0.0.1:{dead.getsockname()[1]}"
+                async with raw_unit(listener.port) as connection:
+
+                    def introduce(first: int) -> None:
+                        for i in range(first, first + 50):
+                            connection.send(introduction(f"{url}/{i}?{i}", f"id{i}"))
+                        connection.ask("here", "e")  # answered when all of them were taken
+
+                    known = peer._acquaintances
+                    for first in (0, 50):  # the second time it is known not to answer
+                        await asyncio.to_thread(introduce, first)
+                        await eventually(lambda: not known._dialling and not known._waiting)
+                        assert peer.stats()["handshake_failures"] == 1
+                    assert peer.stats()["drops"]["acquaintances refused"] >= 50
+
+    run(main())
+
+
+@pytest.mark.parametrize("gone_first", ["introducer", "introduced"])
+def test_who_is_not_whom_it_was_introduced_as_is_not_kept_up(
+    gone_first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays: list[int] = []
+
+    def short(attempt: int) -> float:
+        delays.append(attempt)
+        return 0.01
+
+    monkeypatch.setattr("roletalk.dialer.back_off", short)
+
+    async def main() -> None:
+        async with peers("peer") as (peer,):
+            peer.destination("r")
+            port = (await peer.listen()).port
+
+            def serve() -> Connection:
+                connection = listener.accept_upgraded()
+                authenticate(connection, data=peer_data("another"))
+                return connection
+
+            with RawListener() as listener:
+                async with raw_unit(port, peer_id="introducer") as introducer:
+                    await eventually(lambda: peer.units)
+                    introducer.send(introduction(listener.url, "somebody"))
+                    with await asyncio.to_thread(serve) as introduced:
+                        await eventually(lambda: peer.unit("another"))
+                        await eventually(lambda: not peer._dialers, what="the dialer's end")
+                        ends = [("introducer", introducer), ("another", introduced)]
+                        if gone_first == "introduced":
+                            ends.reverse()
+                        for unit_id, connection in ends:
+                            connection.drop()
+                            await eventually(lambda gone=unit_id: peer.unit(gone) is None)
+                assert peer.units == ()
+                assert not peer._dialers
+                assert delays == []
+                assert listener.pending() == 0
 
     run(main())

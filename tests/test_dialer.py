@@ -339,3 +339,54 @@ def test_a_closed_peer_dials_nobody() -> None:
                 await client.listen()
 
     run(main())
+
+
+# -- dials that are given up
+
+
+def test_a_peer_closes_promptly_whatever_its_dialer_is_doing() -> None:
+    # Some turns of the loop after an attempt ran out of time, while it still unwinds.
+    async def main() -> None:
+        with RawListener() as silent:
+            for turns in range(8):
+                async with peers("client", handshake_timeout=0.05) as (client,):
+                    dial = asyncio.ensure_future(client.connect(silent.url, retry=True))
+                    while not client.stats()["handshake_failures"]:
+                        await asyncio.sleep(0)
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    (dialer,) = client._dialers
+                    await asyncio.wait_for(client.close(timeout=0.5), 5)
+                    assert dialer._task.done(), f"not over when closed after {turns} turns"
+                    with pytest.raises(roletalk.RoletalkError):
+                        await dial
+
+    run(main())
+
+
+def test_a_dial_that_is_cancelled_leaves_nothing_whenever_it_is() -> None:
+    async def main() -> None:
+        async with peers("server", keys={"k": "secret"}) as (server,):
+            url = (await server.listen()).url
+            for turns in range(500):
+                async with peers("client", keys={"k": "secret"}) as (client,):
+                    dial = asyncio.ensure_future(client.connect(url))
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    if not dial.cancel():
+                        await dial
+                        break
+                    with pytest.raises(asyncio.CancelledError):
+                        await dial
+                    assert not client._dialers
+                    await eventually(
+                        lambda client=client: not client.units,
+                        what=f"no unit after a cancellation at turn {turns}",
+                        timeout=3,
+                    )
+                    for peer in (client, server):
+                        await eventually(lambda peer=peer: peer.stats()["handshakes"] == 0)
+                    await eventually(lambda: not server.units)
+            assert turns > 5  # it was cancelled at many
+
+    run(main())

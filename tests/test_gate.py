@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 import roletalk
+from roletalk.address import Address
 from roletalk.gate import MAX_RT2_MEMORY, STRANGER_BYTES, _Rt2Memory
 from tests import rawclient as raw
 from tests.helpers import eventually, peers, run
@@ -90,5 +91,26 @@ def test_a_stranger_is_cut_off_however_it_frames_what_it_sends() -> None:
             assert await asyncio.to_thread(flood) in (1009, None)
             await eventually(lambda: server.stats()["handshakes"] == 0)
             assert server.stats()["handshake_failures"] == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("what", ["url", "place"])
+def test_a_unit_named_like_an_address_says_nothing_of_that_address(what: str) -> None:
+    # Or whoever has the key could lock any legacy peer out, just by its choice of an id.
+    async def main() -> None:
+        async with peers("server", "liar", keys={"k": KEY}) as (server, liar):
+            with raw.RawListener() as legacy:
+                url = f"ws://127.0.0.1:{legacy.port}"
+                name = url if what == "url" else Address.parse(url).place
+                liar.id = name  # type: ignore[misc]  # Final to all but this one
+                await liar.connect((await server.listen()).url)
+                await eventually(lambda: server.unit(name))
+                answering = asyncio.create_task(
+                    asyncio.to_thread(answer_as_legacy, legacy, "f" * 32)
+                )
+                async with server.connect(url, reconnect=False) as unit:
+                    assert unit.id == "f" * 32
+                await answering
 
     run(main())

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import roletalk
-from tests.helpers import pair, ready, run
+from tests import rawclient as raw
+from tests.helpers import eventually, pair, peers, ready, run
 
 # -- inside handlers
 
@@ -197,3 +198,101 @@ def test_a_handler_that_blocks_the_loop_is_named(
 
     run(main(), debug=False)
     assert "blocking_" in caplog.text
+
+
+# -- what remote peers may make of them
+
+
+ANSWER = bytes(100_000)
+UNREAD = b"too many answers are unread"
+LIMITS: dict[str, Any] = {
+    "high_water": 64 * 1024,
+    "low_water": 32 * 1024,
+    "max_message_size": 1 << 20,
+}
+BOUND = 4 * LIMITS["high_water"] + LIMITS["max_message_size"] + len(ANSWER)
+
+
+async def flooded(count: int) -> tuple[int, list[bytes]]:
+    """The most bytes ever unsent to a remote that asks `count` times before it reads, and the first
+    bytes of all that it reads then."""
+    peak = 0
+    async with peers("server", **LIMITS) as (server,):
+        server.role("r").on_request("e")(lambda ctx: ANSWER)
+        listener = await server.listen()
+
+        def stats() -> dict[str, Any]:
+            nonlocal peak
+            found = server.stats()
+            peak = max(peak, found["unsent_bytes"])
+            return found
+
+        def meet() -> raw.Connection:
+            connection = raw.dial(listener.port)
+            raw.authenticate(connection)
+            # It makes the server's buffer grow, which then takes many requests at a time.
+            connection.send(raw.message("r", "none", raw.value(bytes(1_000_000))))
+            return connection
+
+        def ask() -> None:
+            request = raw.request("r", "e", 1, raw.NULL)
+            connection.send_raw(raw.encode_frame(raw.BINARY, request, mask=bytes(4)) * count)
+
+        def read() -> list[bytes]:
+            return [connection.read_message()[:100] for _ in range(count)]
+
+        with await asyncio.to_thread(meet) as connection:
+            await eventually(lambda: stats()["messages_received"] == 1)
+            asking = asyncio.create_task(asyncio.to_thread(ask))
+            await eventually(lambda: stats()["rejects_sent"], what="a reject")
+            await asking
+            reading = asyncio.create_task(asyncio.to_thread(read))
+            await eventually(lambda: stats() and reading.done())
+            answers = await reading
+            assert (await asyncio.to_thread(connection.ask, "r", "e")).kind == raw.RESOLVE
+    return peak, answers
+
+
+def test_answers_that_nobody_reads_are_bounded() -> None:
+    count = 5000
+    peak, answers = run(flooded(count), debug=False)
+    rejects = [each for each in answers if each[0] == raw.REJECT]
+    assert 0 < len(rejects) < count
+    assert all(UNREAD in each for each in rejects)
+    assert all(each[0] in (raw.REJECT, raw.RESOLVE) for each in answers)
+    # The rejects come on top: each is the message read here and a frame header of 2 bytes.
+    assert peak < BOUND + sum(len(each) + 2 for each in rejects)
+
+
+def test_what_waiting_handlers_keep_is_bounded() -> None:
+    async def main() -> None:
+        async with pair(max_handler_bytes=100_000) as (server, client):
+            go_on = asyncio.Event()
+            role = server.role("r")
+
+            @role.on_message("e")
+            async def keep(ctx: roletalk.Context) -> None:
+                await go_on.wait()
+
+            @role.on_request("e")
+            async def answer(ctx: roletalk.RequestContext) -> int:
+                return len(ctx.raw)
+
+            destination = await ready(client)
+            reason = "messages while too many handlers run for their unit"
+            # The second time shows that the first one's bytes are free again.
+            for dropped in (16, 32):
+                for _ in range(20):
+                    await destination.send("e", bytes(30_000))
+                await eventually(lambda n=dropped: server.stats()["drops"] == {reason: n})
+                assert server.stats()["running_handlers"] == 4
+                with pytest.raises(roletalk.RemoteError, match="too many requests at once"):
+                    await destination.request("e", 1)
+                go_on.set()
+                await eventually(lambda: server.stats()["running_handlers"] == 0)
+                go_on.clear()
+                for _ in range(5):
+                    assert (await destination.request("e", bytes(30_000))).data == 30_000
+            assert client.units[0].connected
+
+    run(main())

@@ -8,7 +8,7 @@ import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,10 @@ import trustme
 
 import roletalk
 from roletalk.auth import HandshakeResult
+from roletalk.gate import CHALLENGES
 from roletalk.listener import server_certificate
 from tests.helpers import eventually, peers, run
-from tests.rawclient import RawListener
+from tests.rawclient import RawListener, connect, upgrade_request
 
 # -- TCP
 
@@ -326,3 +327,64 @@ def test_who_ends_tls_for_both_with_the_same_certificate_is_let_through() -> Non
                 await server.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("too_late", ["for its handshake", "for the peer"])
+def test_a_stranger_whose_tls_handshake_ends_too_late_is_dropped(too_late: str) -> None:
+    def greet(bare: socket.socket, trust: ssl.SSLContext) -> bytes:
+        """What is answered to TLS and an upgrade; nothing when the connection ends instead."""
+        bare.settimeout(10)
+        try:
+            with trust.wrap_socket(bare, server_hostname="127.0.0.1") as secure:
+                secure.sendall(upgrade_request())
+                return secure.recv(1000)
+        except TimeoutError:
+            raise
+        except OSError:
+            return b""
+
+    async def main() -> None:
+        ca = trustme.CA()
+        trust = client_context(ca)
+        challenges = len(CHALLENGES)
+        async with peers("server", keys={"k": "secret"}) as (server,):
+            listener = await server.listen(ssl=server_context(ca))
+            if too_late == "for its handshake":
+                # Shorter than what the listener gave TLS when it began to listen.
+                server.handshake_timeout = 0.1
+            with ExitStack() as stack:
+                strangers = [stack.enter_context(connect(listener.port)).sock for _ in range(5)]
+                await eventually(lambda: server.stats()["handshakes"] == 5)
+                if too_late == "for its handshake":
+                    await eventually(lambda: server.stats()["handshake_failures"] == 5)
+                else:
+                    await server.close()
+                answers = await asyncio.gather(
+                    *(asyncio.to_thread(greet, each, trust) for each in strangers)
+                )
+            assert answers == [b""] * 5
+            assert len(server._lobby) == 0
+            assert not server._lobby._strangers
+            assert not server._lobby._by_host
+            assert server.units == ()
+            assert len(CHALLENGES) == challenges
+
+    # That they hung up in the middle of TLS.
+    run(main(), may_report="SSL handshake failed")
+
+
+def test_strangers_that_say_nothing_of_tls_are_cut_after_the_handshake_timeout() -> None:
+    async def main() -> None:
+        async with peers("server", handshake_timeout=0.2) as (server,):
+            listener = await server.listen(ssl=server_context(trustme.CA()))
+            with ExitStack() as stack:
+                silent = [stack.enter_context(connect(listener.port)) for _ in range(5)]
+                await eventually(lambda: server.stats()["handshakes"] == 5)
+                ends = await asyncio.gather(
+                    *(asyncio.to_thread(each.read_raw, timeout=10) for each in silent)
+                )
+            assert ends == [b""] * 5
+            await eventually(lambda: not server._lobby._strangers)
+            assert server.stats()["handshakes"] == 0
+
+    run(main(), may_report="SSL handshake failed")

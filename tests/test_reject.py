@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -180,5 +181,70 @@ def test_a_second_handler_replaces_the_first() -> None:
             assert (await destination.request("e")).data == 1
             role.on_request("e")(lambda ctx: 2)
             assert (await destination.request("e")).data == 2
+
+    run(main())
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (roletalk.Reject(404), "404"),
+        (roletalk.Reject(ValueError("x")), "x"),
+        (roletalk.Reject("a \udcff b"), r"a .* b"),
+        (roletalk.Reject("\udcff"), ".+"),
+        (FileNotFoundError("a \udcff b"), r"(FileNotFoundError: a .* b|internal error)"),
+        (Unprintable(), "(Unprintable.*|internal error)"),
+    ],
+    ids=["number", "exception", "surrogate in text", "surrogate", "name of a file", "unprintable"],
+)
+def test_whatever_is_raised_has_a_text_that_arrives(
+    error: Exception, text: str, is_async: bool
+) -> None:
+    async def main() -> None:
+        async with pair(expose_errors=True) as (server, client):
+
+            def fail(ctx: roletalk.RequestContext) -> None:
+                raise error
+
+            async def fail_later(ctx: roletalk.RequestContext) -> None:
+                await asyncio.sleep(0)
+                raise error
+
+            server.role("r").on_request("no")(fail_later if is_async else fail)
+            server.role("r").on_request("ok")(lambda ctx: 1)
+            destination = await ready(client)
+            unit = destination.units[0]
+            with pytest.raises(roletalk.RemoteError) as caught:
+                await destination.request("no", timeout=5)
+            assert re.fullmatch(text, caught.value.text)
+            assert (await destination.request("ok", unit=unit)).data == 1
+
+    run(main())
+    error.__traceback__ = None  # it is the parameter, which outlives the frames in it
+
+
+@pytest.mark.parametrize("error", [GeneratorExit, asyncio.CancelledError])
+def test_a_sync_handler_that_raises_what_ends_coroutines(error: type[BaseException]) -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+
+            def fail(ctx: roletalk.RequestContext) -> None:
+                raise error
+
+            server.role("r").on_request("no")(fail)
+            server.role("r").on_message("no")(fail)
+            server.role("r").on_request("ok")(lambda ctx: 1)
+            destination = await ready(client)
+            unit = destination.units[0]
+            await destination.send("no")
+            with pytest.raises(roletalk.RemoteError):
+                await destination.request("no", timeout=5)
+            assert (await destination.request("ok", unit=unit)).data == 1
 
     run(main())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
+import pickle
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -364,5 +367,93 @@ def test_typed_decoding() -> None:
             reply = await destination.request("number", 1)
             with pytest.raises(roletalk.ProtocolError):
                 reply.decode(str)
+
+    run(main())
+
+
+class Name(str, Enum):
+    ROLE = "r"
+    EVENT = "e"
+    REST = "rest"
+
+
+def test_names_may_be_of_a_class_of_their_own() -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+            seen: list[roletalk.RequestContext] = []
+
+            def handler(ctx: roletalk.RequestContext) -> str:
+                seen.append(ctx)
+                return ctx.event
+
+            @server.role(Name.ROLE).on_request
+            def rest(ctx: roletalk.RequestContext) -> None:
+                seen.append(ctx)
+                raise roletalk.Reject("no")
+
+            role = server.role("r")
+            assert role is server.role(Name.ROLE)
+            role.on_request(Name.EVENT)(handler)
+            destination = client.destination(Name.ROLE)
+            assert destination is client.destination("r")
+            await destination.wait_ready(10)
+            for event in (Name.EVENT, "e"):
+                reply = await destination.request(event)
+                assert reply.data == "e"
+                assert (reply.role, reply.event) == ("r", "e")
+                assert type(reply.event) is type(reply.role) is str
+            with pytest.raises(roletalk.RemoteError) as caught:
+                await destination.request(Name.REST)
+            assert (caught.value.role, caught.value.event) == ("r", "rest")
+            assert [ctx.event for ctx in seen] == ["e", "e", "rest"]
+            assert {type(ctx.event) for ctx in seen} == {str}
+            assert {type(ctx.role) for ctx in seen} == {str}
+            assert type(role.name) is type(destination.name) is str
+            assert (role.name, destination.name) == ("r", "r")
+
+    run(main())
+
+
+# -- contexts
+
+
+@pytest.mark.parametrize("kind", [roletalk.Context, roletalk.RequestContext])
+def test_contexts_are_made_by_the_library_alone(kind: type[roletalk.Context]) -> None:
+    with pytest.raises(TypeError, match="made by the library"):
+        kind()
+
+
+def test_contexts_cannot_be_copied() -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+
+            @server.role("r").on_request("e")
+            def handler(ctx: roletalk.RequestContext) -> int:
+                for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+                    with pytest.raises(TypeError):
+                        copied(ctx)
+                return 1
+
+            reply = await (await ready(client)).request("e", [1])
+            assert reply.data == 1
+            with pytest.raises(TypeError):
+                copy.copy(reply)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["reply", "reject"])
+def test_another_thread_cannot_answer(how: str) -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+
+            @server.role("r").on_request("e")
+            async def handler(ctx: roletalk.RequestContext) -> str:
+                with pytest.raises(RuntimeError, match="thread"):
+                    await asyncio.to_thread(getattr(ctx, how), "from a thread")
+                assert not ctx.answered
+                return "from the loop"
+
+            assert (await (await ready(client)).request("e")).data == "from the loop"
 
     run(main())

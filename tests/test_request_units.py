@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import roletalk
+from tests import rawclient as raw
 from tests.helpers import eventually, peers, run
 
 # -- who is asked
@@ -151,5 +152,69 @@ def test_a_survey_that_is_left_early_forgets_its_requests() -> None:
             await survey.aclose()
             assert client.stats()["pending_requests"] == 0
             never.set()
+
+    run(main())
+
+
+# -- units without room, and units that go
+
+LOW: dict[str, Any] = {"high_water": 20_000, "low_water": 10_000, "request_timeout": 20.0}
+
+
+def test_requests_wait_for_room_on_any_of_several_units() -> None:
+    async def main() -> None:
+        async with peers("a", "b", "client", **LOW) as (a, b, client):
+            destination = await three_servers(client, (a, b))
+            small_and_big = [bytes(100_000 if i % 2 else 10) for i in range(400)]
+            await asyncio.gather(*(destination.request("who", each) for each in small_and_big))
+            big = bytes(1_000_000)
+            await asyncio.gather(*(destination.request("who", big) for _ in range(40)))
+            assert client.stats()["pending_requests"] == 0
+
+    run(main(), debug=False)
+
+
+def test_calls_wait_for_room_on_any_connection_of_a_unit() -> None:
+    # One connection may be busy with room left while the other has none.
+    limits = LOW | {"high_water": 1_000_000}
+
+    async def main() -> None:
+        async with peers("server", "client", **limits) as (server, client):
+            destination = await three_servers(client, (server,))
+            unit = await client.connect((await server.listen()).url)
+            assert len(unit.connections) == 2
+            mixed = [bytes(3_000_000 if i % 3 == 0 else 200_000) for i in range(90)]
+            await asyncio.gather(*(destination.request("who", each) for each in mixed))
+            await asyncio.gather(*(destination.send("none", each) for each in mixed))
+            assert client.stats()["pending_requests"] == 0
+
+    run(main(), debug=False)
+
+
+def test_no_request_goes_to_a_unit_that_is_closing() -> None:
+    async def main() -> None:
+        async with peers("server", "client") as (server, client):
+            destination = await three_servers(client, (server,))
+
+            def serve() -> raw.Connection:
+                connection = listener.accept_upgraded()
+                raw.authenticate(connection, data=raw.peer_data(roles=["r"]))
+                return connection
+
+            with raw.RawListener() as listener:
+                serving = asyncio.create_task(asyncio.to_thread(serve))
+                unit = await client.connect(listener.url, reconnect=False)
+                with await serving:
+                    await eventually(lambda: len(destination.units) == 2)
+                    closing = asyncio.create_task(unit.close())
+                    await asyncio.sleep(0)
+                    for _ in range(50):
+                        # It has not answered the close frame, so it is still there.
+                        assert unit.connected
+                        assert (await destination.request("who")).data == "server"
+                    with pytest.raises(roletalk.UnitClosedError):
+                        await destination.request("who", unit=unit)
+                await closing
+            assert (await destination.request("who")).data == "server"
 
     run(main())
