@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import pytest
 
 import roletalk
-from roletalk._calls import CallTable
 from roletalk._peer import clock
 from tests.helpers import eventually, loop_factory, pair, run
 
