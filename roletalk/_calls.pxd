@@ -24,6 +24,7 @@ cdef class Waiter:
         bint blocking                  # asyncio's `_asyncio_future_blocking`
         object outcome                 # a Context, or the exception
         object loop
+        object done_future             # of asyncio's own, done: what a task is woken with
         object role, event             # for errors
         Token token                    # of the debug build
         object wakeup                  # of the task that waits, and its contextvars.Context
@@ -61,6 +62,7 @@ cdef class Call:
         Token token                    # of the debug build
 
 
-cdef Waiter new_waiter(object loop, double sent_at, double deadline, object role, object event)
+cdef Waiter new_waiter(object loop, object done_future, double sent_at, double deadline, object role,
+                       object event)
 cdef Call new_call(Waiter waiter)
 cdef Call failed_call(object error)

@@ -10,50 +10,19 @@ import collections.abc
 
 from cpython.list cimport PyList_GET_ITEM
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
 cimport cython
 
 from ._debug cimport COUNT_CALL, COUNT_WAITER, DEBUG, token
+from ._pyapi cimport (
+    PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
+    PyErr_SetNone, PyErr_SetObject, PyErr_SetString, PySendResult, PyTypeObject, keep,
+    raise_what_is_set, release,
+)
 from ._wire cimport CORRELATION_BITS
 
 from .errors import RequestTimeout, WouldBlock
 
 cdef double INFINITE = float("inf")
-
-cdef extern from "Python.h":
-    int PyContext_Enter(object context)
-    int PyContext_Exit(object context)
-    void PyErr_Clear()
-    void PyErr_SetObject(object type, object value)
-    void PyErr_SetNone(object type)
-    void PyErr_SetString(object type, const char* text)
-
-    ctypedef enum PySendResult:
-        PYGEN_RETURN
-        PYGEN_ERROR
-        PYGEN_NEXT
-    ctypedef PySendResult (*sendfunc)(PyObject*, PyObject*, PyObject**) noexcept
-    ctypedef PyObject* (*iternextfunc)(PyObject*) noexcept
-    ctypedef struct PyAsyncMethods:
-        sendfunc am_send
-    ctypedef struct PyTypeObject:
-        PyAsyncMethods* tp_as_async
-        iternextfunc tp_iternext
-
-
-# Task.__wakeup asks the future that it is called with whether to throw, and for one of asyncio's own it
-# does so without a method call.  The value is delivered by the Call, so any future that is done will do.
-cdef object _done = None
-cdef object _done_loop = None
-
-
-cdef object _done_future(object loop):
-    global _done, _done_loop
-    if loop is not _done_loop:
-        _done = loop.create_future()
-        _done.set_result(None)
-        _done_loop = loop
-    return _done
 
 
 @cython.final
@@ -70,20 +39,25 @@ cdef class Waiter:
         self.wakeup = self.context = None
         if wakeup is None:
             return 0
-        future = self if state == FORGOTTEN else _done_future(self.loop)
-        if direct:
-            if PyContext_Enter(context) == 0:
-                try:
-                    wakeup(future)
-                except BaseException as exc:
-                    # A task lets only KeyboardInterrupt and SystemExit out: they belong to the loop.
-                    self.loop.call_soon(_raise, exc)
-                finally:
-                    PyContext_Exit(context)
-                return 0
-            # The context is entered further up the stack already.
-            PyErr_Clear()
-        self.loop.call_soon(wakeup, future, context=context)
+        # A task asks the future that it is woken with whether to throw, and one of asyncio's own without
+        # a method call.  The value is delivered by the Call, so any future that is done will do.
+        future = self if state == FORGOTTEN else self.done_future
+        if not direct:
+            self.loop.call_soon(wakeup, future, context=context)
+            return 0
+        try:
+            PyContext_Enter(context)
+        except RuntimeError:
+            # It is entered further up the stack already.
+            self.loop.call_soon(wakeup, future, context=context)
+            return 0
+        try:
+            wakeup(future)
+        except BaseException as exc:
+            # A task lets only KeyboardInterrupt and SystemExit out: they belong to the loop.
+            self.loop.call_soon(_raise, exc)
+        finally:
+            PyContext_Exit(context)
         return 0
 
     cdef int forget(self) except -1:
@@ -108,8 +82,7 @@ cdef class Waiter:
         if self.wakeup is not None:
             raise RuntimeError("a request is awaited by one task at a time")
         if context is None:
-            import contextvars
-            context = contextvars.copy_context()
+            context = PyContext_CopyCurrent()
         if self.state != WAITING:
             self.loop.call_soon(callback, self, context=context)
         else:
@@ -143,11 +116,13 @@ cdef class Waiter:
         return None
 
 
-cdef Waiter new_waiter(object loop, double sent_at, double deadline, object role, object event):
+cdef Waiter new_waiter(object loop, object done_future, double sent_at, double deadline, object role,
+                       object event):
     cdef Waiter self = Waiter.__new__(Waiter)
     if DEBUG:
         self.token = token(COUNT_WAITER)
     self.loop = loop
+    self.done_future = done_future
     self.sent_at = sent_at
     self.deadline = deadline
     self.role = role
@@ -295,9 +270,9 @@ cdef class Call:
         cdef PyObject* result = NULL
         cdef PySendResult status = _step(self, &result)
         if status == PYGEN_ERROR:
-            _reraise()
+            raise_what_is_set()
         value = <object>result
-        _decref(result)
+        release(result)
         if status == PYGEN_RETURN:
             raise StopIteration(value)
         return value
@@ -321,14 +296,6 @@ _type = type
 collections.abc.Coroutine.register(Call)
 
 
-cdef extern from *:
-    """
-    static int roletalk_reraise(void) { return -1; }
-    """
-    int _reraise "roletalk_reraise"() except -1
-    void _decref "Py_DECREF"(PyObject*)
-
-
 cdef PySendResult _step(Call self, PyObject** result) noexcept:
     cdef Waiter waiter = self.waiter
     if waiter is None:
@@ -343,14 +310,14 @@ cdef PySendResult _step(Call self, PyObject** result) noexcept:
             PyErr_SetString(RuntimeError, b"a request is awaited by one task at a time")
             return PYGEN_ERROR
         waiter.blocking = True
-        Py_INCREF(waiter)
+        keep(waiter)
         result[0] = <PyObject*>waiter
         return PYGEN_NEXT
     self.waiter = None
     value = waiter.outcome
     waiter.outcome = None
     if waiter.state == ANSWERED:
-        Py_INCREF(value)
+        keep(value)
         result[0] = <PyObject*>value
         return PYGEN_RETURN
     if waiter.state == FAILED:
@@ -369,7 +336,7 @@ cdef PyObject* _iternext(PyObject* self) noexcept:
     cdef PySendResult status = _step(<Call>self, &result)
     if status == PYGEN_RETURN:
         PyErr_SetObject(StopIteration, <object>result)
-        _decref(result)
+        release(result)
         return NULL
     return result if status == PYGEN_NEXT else NULL
 

@@ -166,7 +166,7 @@ cdef class DestinationCore:
         if not link.has_room():
             return link
         calls = link.unit.calls
-        waiter = new_waiter(peer.loop, sent_at, deadline, self.name, event)
+        waiter = new_waiter(peer.loop, peer.done_future, sent_at, deadline, self.name, event)
         waiter.ignore_close = ignore_close
         correlation = calls.add(waiter)
         try:

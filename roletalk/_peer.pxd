@@ -37,6 +37,7 @@ cdef class PeerCore:
         Counters counters
         unsigned long _thread
         object _is_running             # of the loop
+        object done_future             # of the loop: see Waiter
         int _fork_epoch
         readonly bint makes_tasks      # the loop has no task factory of the user's
         readonly bint eager            # nor is Python too old to start tasks eagerly

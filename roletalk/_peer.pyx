@@ -88,6 +88,8 @@ cdef class PeerCore:
         if self.loop is None:
             self.loop = loop
             self._is_running = loop.is_running
+            self.done_future = loop.create_future()
+            self.done_future.set_result(None)
             self._thread = PyThread_get_thread_ident()
             # A task factory of the user's own makes all tasks; otherwise ours may start eagerly.
             self.makes_tasks = loop.get_task_factory() is None
@@ -182,7 +184,3 @@ cdef class PeerCore:
             self._sweep_handle = None
         self._sweep_at = INFINITE
         self._tables.clear()
-
-    @property
-    def pending(self):
-        return sum([(<CallTable>table).used for table in self._tables])

@@ -16,6 +16,8 @@ from ._debug cimport coarse_now
 from ._dispatch cimport event_text
 from ._frame cimport OPEN
 from ._payload cimport Encoded, decode, encode
+from ._pyapi cimport (PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyCoro_CheckExact,
+                      is_awaitable)
 from ._steps cimport Steps, blame, name_of
 from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_WRONG_CORRELATION, CLOSE_WRONG_MESSAGE_TYPE,
                      DATA_OBJECT, MSG_ACQUAINT, MSG_MESSAGE, MSG_OPEN_READABLE, MSG_OPEN_WRITABLE,
@@ -25,21 +27,6 @@ from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_WRONG_CORRELATION, CLOSE_WRONG_M
 from .errors import BadPayload, ProtocolError, Reject, RemoteError
 
 _log = logging.getLogger("roletalk")
-
-cdef extern from "Python.h":
-    int PyContext_Enter(object context) except -1
-    int PyContext_Exit(object context) except -1
-    object PyContext_CopyCurrent()
-    bint PyCoro_CheckExact(object candidate)
-
-cdef extern from *:
-    """
-    static int roletalk_is_awaitable(PyObject* value) {
-        PyAsyncMethods* methods = Py_TYPE(value)->tp_as_async;
-        return methods != NULL && methods->am_await != NULL;
-    }
-    """
-    bint _is_awaitable "roletalk_is_awaitable"(object value)
 
 cdef enum:
     REJECT_TEXT = 4096                 # characters of a remote reject that are kept
@@ -314,7 +301,7 @@ cdef class UnitCore(Responder):
             PyContext_Exit(variables)
             return self._failed(handler, context, exc)
         PyContext_Exit(variables)
-        if _is_awaitable(value):
+        if is_awaitable(value):
             if not PyCoro_CheckExact(value) and not asyncio.iscoroutine(value):
                 value = _awaited(value)
             self._spawn(handler, context, value, variables)

@@ -13,32 +13,12 @@ import logging
 from cpython.object cimport PyObject
 
 from ._debug cimport coarse_now
+from ._pyapi cimport (
+    PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN, PyErr_SetNone, PyErr_SetObject, PyIter_Send, PySendResult,
+    PyTypeObject, keep, raise_what_is_set, release,
+)
 
 _log = logging.getLogger("roletalk")
-
-cdef extern from "Python.h":
-    ctypedef enum PySendResult:
-        PYGEN_RETURN
-        PYGEN_ERROR
-        PYGEN_NEXT
-    PySendResult PyIter_Send(object iterator, object value, PyObject** result) noexcept
-    void PyErr_SetObject(object type, object value)
-    void PyErr_SetNone(object type)
-    void Py_DECREF(PyObject*)
-    void Py_INCREF(object)
-    ctypedef PySendResult (*sendfunc)(PyObject*, PyObject*, PyObject**) noexcept
-    ctypedef PyObject* (*iternextfunc)(PyObject*) noexcept
-    ctypedef struct PyAsyncMethods:
-        sendfunc am_send
-    ctypedef struct PyTypeObject:
-        PyAsyncMethods* tp_as_async
-        iternextfunc tp_iternext
-
-cdef extern from *:
-    """
-    static int roletalk_raise_what_is_set(void) { return -1; }
-    """
-    int _raise_what_is_set "roletalk_raise_what_is_set"() except -1
 
 
 cdef class Steps:
@@ -58,9 +38,9 @@ cdef class Steps:
         cdef PyObject* result = NULL
         cdef PySendResult status = _step(<PyObject*>self, <PyObject*>value, &result)
         if status == PYGEN_ERROR:
-            _raise_what_is_set()
+            raise_what_is_set()
         value = <object>result
-        Py_DECREF(result)
+        release(result)
         if status == PYGEN_RETURN:
             raise StopIteration
         return value
@@ -121,12 +101,12 @@ cdef PySendResult _step(PyObject* this, PyObject* value, PyObject** result) noex
     try:
         if status == PYGEN_RETURN:
             outcome = <object>result[0]
-            Py_DECREF(result[0])
+            release(result[0])
             result[0] = NULL
             _over(self, outcome, None)
         elif status == PYGEN_ERROR:
             try:
-                _raise_what_is_set()
+                raise_what_is_set()
             except BaseException as exc:
                 _over(self, None, exc)
         _check_time(self, started)
@@ -135,7 +115,7 @@ cdef PySendResult _step(PyObject* this, PyObject* value, PyObject** result) noex
         return PYGEN_ERROR
     if status == PYGEN_NEXT:
         return status
-    Py_INCREF(None)
+    keep(None)
     result[0] = <PyObject*>None
     return PYGEN_RETURN
 
@@ -144,7 +124,7 @@ cdef PyObject* _iternext(PyObject* this) noexcept:
     cdef PyObject* result = NULL
     cdef PySendResult status = _step(this, <PyObject*>None, &result)
     if status == PYGEN_RETURN:
-        Py_DECREF(result)
+        release(result)
         PyErr_SetNone(StopIteration)
         return NULL
     return result if status == PYGEN_NEXT else NULL

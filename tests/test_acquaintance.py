@@ -489,3 +489,45 @@ def test_who_is_not_whom_it_was_introduced_as_is_not_kept_up(
                 assert listener.pending() == 0
 
     run(main())
+
+
+def test_only_so_many_failures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roletalk.acquaintance.MAX_REMEMBERED", 3)
+
+    async def main() -> None:
+        # Bound and let go: nobody listens there any more.
+        with ExitStack() as stack:
+            ports = [stack.enter_context(RawListener()).port for _ in range(5)]
+        async with peers("peer") as (peer,):
+            peer.destination("r")
+            listener = await peer.listen()
+            async with raw_unit(listener.port) as connection:
+                await eventually(lambda: peer.units)
+                for index, port in enumerate(ports):
+                    connection.send(introduction(f"ws://127.0.0.1:{port}", str(index)))
+                await eventually(lambda: peer.stats()["handshake_failures"] == 5)
+                await eventually(lambda: not peer._acquaintances._dialling)
+                assert len(peer._acquaintances._failed) == 3
+
+    run(main())
+
+
+def test_only_so_many_introduced_are_kept_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roletalk.acquaintance.MAX_KEPT", 2)
+
+    async def main() -> None:
+        async with peers("peer", "a", "b", "c") as (peer, *others):
+            peer.destination("r")
+            listener = await peer.listen()
+            async with raw_unit(listener.port) as connection:
+                await eventually(lambda: peer.units)
+                for count, other in enumerate(others, 1):
+                    url = (await other.listen()).url
+                    connection.send(introduction(url, other.id))
+                    if count <= 2:
+                        await eventually(lambda other=other: peer.unit(other.id))
+                        await eventually(lambda: not peer._acquaintances._dialling)
+                await eventually(lambda: peer.stats()["drops"] == {"acquaintances refused": 1})
+                assert peer.unit(others[2].id) is None
+
+    run(main())

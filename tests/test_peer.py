@@ -371,3 +371,12 @@ def test_stats() -> None:
             assert client.stats()["connections"] == 0
 
     run(main())
+
+
+def test_a_peer_has_at_most_256_tags() -> None:
+    peer = roletalk.Peer(tags={str(number): "" for number in range(256)})
+    peer.set_tag("0", "changed")
+    with pytest.raises(ValueError, match="256"):
+        peer.set_tag("256", "")
+    peer.set_tag("0", None)
+    peer.set_tag("256", "")

@@ -1,0 +1,46 @@
+# What the compiled coroutines use of the C API, beyond what Cython wraps.  Declarations only.
+
+from cpython.object cimport PyObject
+
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    object PyContext_CopyCurrent()
+    bint PyCoro_CheckExact(object candidate)
+
+    void PyErr_SetObject(object type, object value)
+    void PyErr_SetNone(object type)
+    void PyErr_SetString(object type, const char* text)
+
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    PySendResult PyIter_Send(object iterator, object value, PyObject** result) noexcept
+
+    # The slots that a coroutine type of ours sets by hand.
+    ctypedef PySendResult (*sendfunc)(PyObject*, PyObject*, PyObject**) noexcept
+    ctypedef PyObject* (*iternextfunc)(PyObject*) noexcept
+    ctypedef struct PyAsyncMethods:
+        sendfunc am_send
+    ctypedef struct PyTypeObject:
+        PyAsyncMethods* tp_as_async
+        iternextfunc tp_iternext
+
+    void release "Py_DECREF"(PyObject* owned)
+    void keep "Py_INCREF"(object kept)
+
+
+cdef extern from *:
+    """
+    static inline int roletalk_raise_what_is_set(void) { return -1; }
+
+    static inline int roletalk_is_awaitable(PyObject* value) {
+        PyAsyncMethods* methods = Py_TYPE(value)->tp_as_async;
+        return methods != NULL && methods->am_await != NULL;
+    }
+    """
+    # Gives an exception that C code has set to Cython, to be caught or to pass.
+    int raise_what_is_set "roletalk_raise_what_is_set"() except -1
+    bint is_awaitable "roletalk_is_awaitable"(object value)
