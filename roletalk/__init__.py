@@ -4,9 +4,12 @@ import logging
 
 from . import _abi as _abi  # first: refuses a picows that the compiled modules were not built for
 from ._context import Context, RequestContext
+from ._opening import ReadableContext, WritableContext
+from ._readable import ReadableStream
 from ._session import Link as Connection
 from ._version import __version__
 from ._wire import CloseCode, DataType
+from ._writable import WritableStream
 from .destination import Destination
 from .errors import (
     AuthError,
@@ -44,6 +47,8 @@ __all__ = [
     "NoUnitsError",
     "Peer",
     "ProtocolError",
+    "ReadableContext",
+    "ReadableStream",
     "Reject",
     "RemoteError",
     "RequestContext",
@@ -54,6 +59,8 @@ __all__ = [
     "Unit",
     "UnitClosedError",
     "WouldBlock",
+    "WritableContext",
+    "WritableStream",
     "__version__",
     "generate_key",
     "singleton",

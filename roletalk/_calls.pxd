@@ -21,6 +21,9 @@ cdef class Waiter:
         double sent_at                 # s
         CallState state
         bint ignore_close              # stays when the unit goes, until its deadline
+        bint goes_on                   # also when nobody awaits it
+        object keeps                   # what has to live while it waits
+        object stream                  # the Stream that the answer opens, or None
         bint blocking                  # asyncio's `_asyncio_future_blocking`
         object outcome                 # a Context, or the exception
         object loop
@@ -66,3 +69,4 @@ cdef Waiter new_waiter(object loop, object done_future, double sent_at, double d
                        object event)
 cdef Call new_call(Waiter waiter)
 cdef Call failed_call(object error)
+cdef object done_call()

@@ -35,6 +35,7 @@ cdef class Waiter:
         self.state = state
         self.outcome = outcome
         self.table = None
+        self.keeps = self.stream = None
         wakeup, context = self.wakeup, self.context
         self.wakeup = self.context = None
         if wakeup is None:
@@ -251,7 +252,7 @@ cdef class Call:
 
     # Not __del__: an object from a freelist is finalized by the interpreter once only.
     def __dealloc__(self):
-        if self.waiter is not None and self.waiter.state == WAITING:
+        if self.waiter is not None and self.waiter.state == WAITING and not self.waiter.goes_on:
             # Dropped without having been awaited: nobody will ask for the answer.
             self.waiter.forget()
 
@@ -359,6 +360,39 @@ cdef Call failed_call(object error):
         self.token = token(COUNT_CALL)
     self.error = error
     return self
+
+
+cdef class _Done:
+    """What `send` and `write` return when all is written already: an awaitable that never suspends.
+
+    It has no state, so one serves all.
+    """
+
+    __name__ = "send"
+    __qualname__ = "Destination.send"
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration
+
+    def send(self, value):
+        raise StopIteration
+
+    def throw(self, type, value=None, traceback=None):
+        raise type if value is None else value
+
+    def close(self):
+        pass
+
+
+collections.abc.Coroutine.register(_Done)
+cdef _Done _DONE = _Done()
+
+
+cdef object done_call():
+    return _DONE
 
 
 def _deadline(Waiter waiter):

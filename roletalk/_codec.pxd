@@ -26,6 +26,9 @@ cdef void write_number(char* at, int size, uint64_t number) noexcept
 # False: no bytes, more than 8, or above 2^53-1.
 cdef bint read_number(const uint8_t* at, Py_ssize_t size, uint64_t* out) noexcept
 
+# Of 1..8 bytes; more than a number on the wire may be is its maximum.
+cdef uint64_t saturated_number(const uint8_t* at, Py_ssize_t size) noexcept
+
 # Sizes of whole messages, data type byte included, and their writing into exactly that many bytes.
 # `names` is role || event in UTF-8.
 cdef Py_ssize_t message_size(Py_ssize_t names_size, Encoded* payload) noexcept
@@ -39,3 +42,15 @@ cdef void write_request(char* at, const char* names, uint16_t role_size, uint16_
 cdef Py_ssize_t answer_size(int correlation_size, Encoded* payload) noexcept
 cdef void write_answer(char* at, uint8_t kind, uint64_t correlation, int correlation_size,
                        Encoded* payload) noexcept
+# kind: MSG_OPEN_READABLE or MSG_OPEN_WRITABLE.
+cdef Py_ssize_t open_size(Py_ssize_t names_size, uint64_t correlation, uint64_t channel,
+                          Encoded* payload) noexcept
+cdef void write_open(char* at, uint8_t kind, const char* names, uint16_t role_size,
+                     uint16_t event_size, uint64_t correlation, uint64_t channel,
+                     Encoded* payload) noexcept
+# kind: MSG_STREAM_RESOLVE or MSG_STREAM_REJECT.  `numbers`: bytes of each of the two numbers, which
+# Go reads only when they have the same length (section 7).
+cdef int stream_number_size(int correlation_size, uint64_t channel) noexcept
+cdef Py_ssize_t stream_answer_size(int numbers, Encoded* payload) noexcept
+cdef void write_stream_answer(char* at, uint8_t kind, int numbers, uint64_t correlation,
+                              uint64_t channel, Encoded* payload) noexcept

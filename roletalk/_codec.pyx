@@ -163,6 +163,14 @@ cdef bint read_number(const uint8_t* at, Py_ssize_t size, uint64_t* out) noexcep
     return True
 
 
+cdef uint64_t saturated_number(const uint8_t* at, Py_ssize_t size) noexcept:
+    cdef uint64_t number = 0
+    cdef Py_ssize_t i
+    for i in range(size):
+        number = number << 8 | at[i]
+    return min(number, MAX_WIRE_NUMBER)
+
+
 # ---- writing messages (section 3) ----------------------------------------------------------------
 
 cdef inline void _write_u16(char* at, uint16_t number) noexcept:
@@ -218,6 +226,46 @@ cdef void write_answer(char* at, uint8_t kind, uint64_t correlation, int correla
     at[1] = <char> correlation_size
     write_number(at + 2, correlation_size, correlation)
     _write_payload(at + 2 + correlation_size, payload)
+
+
+cdef Py_ssize_t open_size(Py_ssize_t names_size, uint64_t correlation, uint64_t channel,
+                          Encoded* payload) noexcept:
+    return 7 + names_size + number_size(correlation) + number_size(channel) + 1 + payload.size
+
+
+cdef void write_open(char* at, uint8_t kind, const char* names, uint16_t role_size,
+                     uint16_t event_size, uint64_t correlation, uint64_t channel,
+                     Encoded* payload) noexcept:
+    cdef size_t names_size = <size_t> role_size + event_size
+    cdef int correlation_size = number_size(correlation)
+    cdef int channel_size = number_size(channel)
+    at[0] = <char> kind
+    _write_u16(at + 1, role_size)
+    _write_u16(at + 3, event_size)
+    at[5] = <char> correlation_size
+    at[6] = <char> channel_size
+    memcpy(at + 7, names, names_size)
+    at += 7 + names_size
+    write_number(at, correlation_size, correlation)
+    write_number(at + correlation_size, channel_size, channel)
+    _write_payload(at + correlation_size + channel_size, payload)
+
+
+cdef int stream_number_size(int correlation_size, uint64_t channel) noexcept:
+    return max(correlation_size, number_size(channel))
+
+
+cdef Py_ssize_t stream_answer_size(int numbers, Encoded* payload) noexcept:
+    return 3 + 2 * numbers + 1 + payload.size
+
+
+cdef void write_stream_answer(char* at, uint8_t kind, int numbers, uint64_t correlation,
+                              uint64_t channel, Encoded* payload) noexcept:
+    at[0] = <char> kind
+    at[1] = at[2] = <char> numbers
+    write_number(at + 3, numbers, correlation)
+    write_number(at + 3 + numbers, numbers, channel)
+    _write_payload(at + 3 + 2 * numbers, payload)
 
 
 # ---- the same for Python: tests and tools --------------------------------------------------------
@@ -351,24 +399,23 @@ def build_answer(kind, correlation, value, correlation_size=0):
     return out
 
 
-cdef bytes _number_bytes(uint64_t number, int size):
-    cdef bytes out = PyBytes_FromStringAndSize(NULL, size)
-    write_number(PyBytes_AS_STRING(out), size, number)
-    return out
-
-
 def build_open(kind, role, event, correlation, channel, value):
     """A request to open a stream (103, 104).  Raises TypeError, ValueError."""
     if kind != MSG_OPEN_READABLE and kind != MSG_OPEN_WRITABLE:
         raise ValueError("a stream is opened by OPEN_READABLE or OPEN_WRITABLE")
-    role_name, event_name = _name_bytes(role), _name_bytes(event)
+    cdef bytes role_name = _name_bytes(role)
+    cdef bytes event_name = _name_bytes(event)
+    cdef bytes names = role_name + event_name
     cdef uint64_t number = _wire_number(correlation)
     cdef uint64_t receiving = _wire_number(channel)
-    corr = _number_bytes(number, number_size(number))
-    chan = _number_bytes(receiving, number_size(receiving))
-    sizes = len(role_name).to_bytes(2, "big") + len(event_name).to_bytes(2, "big")
-    head = bytes([kind]) + sizes + bytes([len(corr), len(chan)])
-    return head + role_name + event_name + corr + chan + encode_value(value)
+    cdef Encoded payload
+    cdef object _owner = encode(value, &payload)
+    cdef bytes out = PyBytes_FromStringAndSize(
+        NULL, open_size(len(names), number, receiving, &payload)
+    )
+    write_open(PyBytes_AS_STRING(out), kind, PyBytes_AS_STRING(names), <uint16_t> len(role_name),
+               <uint16_t> len(event_name), number, receiving, &payload)
+    return out
 
 
 def build_stream_answer(kind, correlation, channel, value):
@@ -381,13 +428,16 @@ def build_stream_answer(kind, correlation, channel, value):
         raise ValueError("a stream's answer is a STREAM_RESOLVE or a STREAM_REJECT")
     cdef uint64_t number = _wire_number(correlation)
     cdef uint64_t receiving = _wire_number(channel)
-    cdef int size = max(number_size(number), number_size(receiving))
-    head = bytes([kind, size, size])
-    return head + _number_bytes(number, size) + _number_bytes(receiving, size) + encode_value(value)
+    cdef int size = stream_number_size(number_size(number), receiving)
+    cdef Encoded payload
+    cdef object _owner = encode(value, &payload)
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, stream_answer_size(size, &payload))
+    write_stream_answer(PyBytes_AS_STRING(out), kind, size, number, receiving, &payload)
+    return out
 
 
 def build_stream_data(channel, flag, data):
     """Stream data (106): `flag` and the bytes after it.  Raises ValueError."""
     cdef uint64_t receiving = _wire_number(channel)
-    cdef int size = number_size(receiving)
-    return bytes([MSG_STREAM_DATA, size]) + _number_bytes(receiving, size) + bytes([flag]) + data
+    size = number_size(receiving)
+    return bytes([MSG_STREAM_DATA, size]) + channel.to_bytes(size, "big") + bytes([flag]) + data

@@ -13,6 +13,7 @@ cdef enum Counted:
     COUNT_CALL
     COUNT_WAITER
     COUNT_CONTEXT
+    COUNT_STREAM
     COUNT_KINDS
 
 # Called from __cinit__ with +1 and from __dealloc__ with -1.

@@ -2,7 +2,7 @@
 
 cimport cython
 
-_NAMES = ("buffer", "connection", "call", "waiter", "context")
+_NAMES = ("buffer", "connection", "call", "waiter", "context", "stream")
 
 cdef long[COUNT_KINDS] _live
 

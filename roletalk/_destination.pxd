@@ -1,3 +1,4 @@
+from ._channels cimport Stream
 from ._payload cimport Encoded
 from ._peer cimport PeerCore
 from ._session cimport Link, UnitCore
@@ -17,8 +18,11 @@ cdef class DestinationCore:
         bytes _last_names
 
     cdef bytes names_of(self, object event)
-    cdef Link pick(self, object unit)
-    cdef Link _pick_of(self, object unit)
+    cdef Link pick(self, object unit, bint for_stream)
+    cdef Link _pick_of(self, object unit, bint for_stream)
+    cdef double _deadline(self, object timeout, double at) except? -1
     cdef object _request(self, object event, object data, object timeout, object unit, bint ignore_close)
     cdef Link _send(self, object event, object data, object unit)
     cdef int _write(self, Link link, bytes names, Encoded* payload) except -1
+    cdef object _open_now(self, Stream stream, int kind, object event, object data, double deadline,
+                          object unit)

@@ -1,15 +1,19 @@
 """Sending: the choice of unit, and what it takes to get a message or request onto a connection."""
 
-import collections.abc
-
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdint cimport uint64_t
 
-from ._calls cimport CallTable, Waiter, failed_call, new_call, new_waiter
-from ._codec cimport message_size, request_size, write_message, write_request
+from ._calls cimport CallTable, Waiter, done_call, failed_call, new_call, new_waiter
+from ._channels cimport Stream, abort_text, begin_stream
+from ._codec cimport (message_size, open_size, request_size, write_message, write_open,
+                     write_request)
 from ._debug cimport now
+from ._opening cimport opening
 from ._payload cimport encode
+from ._readable cimport ReadableStream
+from ._wire cimport MSG_OPEN_READABLE, MSG_OPEN_WRITABLE
+from ._writable cimport WritableStream
 
 from ._dispatch import encode_name
 from .errors import NoUnitsError, UnitClosedError, WouldBlock
@@ -21,35 +25,6 @@ cdef double INFINITE = float("inf")
 
 cdef object _UNSET = object()
 UNSET = _UNSET
-
-
-cdef class _Done:
-    """What `send` returns when the message is written already: an awaitable that never suspends.
-
-    It has no state, so one serves all.
-    """
-
-    __name__ = "send"
-    __qualname__ = "Destination.send"
-
-    def __await__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration
-
-    def send(self, value):
-        raise StopIteration
-
-    def throw(self, type, value=None, traceback=None):
-        raise type if value is None else value
-
-    def close(self):
-        pass
-
-
-collections.abc.Coroutine.register(_Done)
-cdef _Done _DONE = _Done()
 
 
 cdef class DestinationCore:
@@ -83,29 +58,31 @@ cdef class DestinationCore:
         self._last_names = names
         return names
 
-    cdef Link pick(self, object unit):
+    cdef Link pick(self, object unit, bint for_stream):
         """An open connection of `unit`, or of the unit whose turn it is."""
         cdef:
             Py_ssize_t n = PyList_GET_SIZE(self._units)
             Py_ssize_t _i
+            UnitCore one
             Link link
         if unit is not None:
-            return self._pick_of(unit)
+            return self._pick_of(unit, for_stream)
         for _i in range(n):
             self._next_unit += 1
             if self._next_unit >= n:
                 self._next_unit = 0
-            link = (<UnitCore><object>PyList_GET_ITEM(self._units, self._next_unit)).pick_link()
+            one = <UnitCore><object>PyList_GET_ITEM(self._units, self._next_unit)
+            link = one.pick_calm_link() if for_stream else one.pick_link()
             # A unit that is closing still counts as one until its last connection is gone.
             if link is not None:
                 return link
         raise NoUnitsError(f"no connected unit serves role {self.name!r}")
 
-    cdef Link _pick_of(self, object unit):
+    cdef Link _pick_of(self, object unit, bint for_stream):
         cdef Link link
         if not isinstance(unit, UnitCore) or (<UnitCore>unit).peer is not self.peer:
             raise TypeError(f"unit must be a Unit of the same peer, not {type(unit).__name__}")
-        link = (<UnitCore>unit).pick_link()
+        link = (<UnitCore>unit).pick_calm_link() if for_stream else (<UnitCore>unit).pick_link()
         if link is None:
             raise UnitClosedError(f"unit {unit.name or unit.id!r} is not connected any more")
         if self.name not in unit.roles:
@@ -144,25 +121,19 @@ cdef class DestinationCore:
             bytes names = self.names_of(event)
             PeerCore peer = self.peer
             double sent_at = now()
-            double deadline = INFINITE
+            double deadline
             CallTable calls
             Link link
             Encoded payload
             Waiter waiter
             uint64_t correlation
             Py_ssize_t role_size = PyBytes_GET_SIZE(self._wire_name)
-        if timeout is _UNSET:
-            timeout = peer.request_timeout
-        if timeout is not None:
-            deadline = <double>timeout
-            if not deadline >= 0:
-                raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
-            deadline += sent_at
+        deadline = self._deadline(timeout, sent_at)
         # Before a connection is picked: encoding may run code of the value's.
         _owner = encode(data, &payload)
         if payload.size + PyBytes_GET_SIZE(names) + 32 > peer.limits.max_message_size:
             raise ValueError(f"the request takes {payload.size} bytes of payload, over max_message_size")
-        link = self.pick(unit)
+        link = self.pick(unit, False)
         if not link.has_room():
             return link
         calls = link.unit.calls
@@ -182,13 +153,23 @@ cdef class DestinationCore:
             peer.note_deadline(deadline, calls)
         return new_call(waiter)
 
-    async def _request_later(self, event, data, timeout, unit, ignore_close, link):
+    cdef double _deadline(self, object timeout, double at) except? -1:
+        """When what begins at `at` has to be answered; infinity: any time."""
+        cdef double seconds
         if timeout is _UNSET:
             timeout = self.peer.request_timeout
-        cdef double deadline = INFINITE if timeout is None else now() + <double>timeout
+        if timeout is None:
+            return INFINITE
+        seconds = timeout
+        if not seconds >= 0:
+            raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
+        return at + seconds
+
+    async def _request_later(self, event, data, timeout, unit, ignore_close, link):
+        cdef double deadline = self._deadline(timeout, now())
         while True:
             await self._room(link, deadline, event)
-            left = None if timeout is None else max(deadline - now(), 0.0)
+            left = None if deadline == INFINITE else max(deadline - now(), 0.0)
             outcome = self._request(event, data, left, unit, ignore_close)
             if not isinstance(outcome, Link):
                 return await outcome
@@ -215,7 +196,7 @@ cdef class DestinationCore:
             Encoded payload
         # Before a connection is picked: encoding may run code of the value's.
         _owner = encode(data, &payload)
-        link = self.pick(unit)
+        link = self.pick(unit, False)
         if not link.has_room():
             return link
         self._write(link, names, &payload)
@@ -237,7 +218,7 @@ cdef class DestinationCore:
         except Exception as exc:
             return failed_call(exc)
         if full is None:
-            return _DONE
+            return done_call()
         return self._send_later(event, data, unit, full)
 
     async def _send_later(self, event, data, unit, link):
@@ -280,3 +261,87 @@ cdef class DestinationCore:
             self._write(link, names, &payload)
             sent.append(unit)
         return tuple(sent)
+
+    # ---- streams (docs/protocol.md, section 7) ---------------------------------------------------------
+
+    def readable(self, event, data=None, *, timeout=_UNSET, unit=None):
+        """Open a stream that one unit writes; await or enter it for the `ReadableStream`.
+
+        `data` goes to the handler; the one that accepted is `stream.reply`.  The stream lives on one
+        connection, the one of the unit that has the fewest.  ``timeout`` is in seconds until it is
+        accepted, ``None`` for no limit, by default the peer's `request_timeout`.
+
+        Raised by the await: `RemoteError` when it is rejected, `RequestTimeout`, `NoUnitsError`,
+        `UnitClosedError`, `StreamError` when its connection is lost, `WouldBlock` when too many streams
+        are open with the unit, `TypeError` and `ValueError` for what cannot be sent, `RuntimeError` in a
+        wrong thread, loop or process.
+        """
+        return opening(self._open(MSG_OPEN_READABLE, event, data, timeout, unit))
+
+    def writable(self, event, data=None, *, timeout=_UNSET, unit=None):
+        """Open a stream that one unit reads; await or enter it for the `WritableStream`.
+
+        See `readable`.
+        """
+        return opening(self._open(MSG_OPEN_WRITABLE, event, data, timeout, unit))
+
+    async def _open(self, int kind, event, data, timeout, unit):
+        cdef Stream stream
+        self.peer.check_here()
+        cdef double deadline = self._deadline(timeout, now())
+        while True:
+            if kind == MSG_OPEN_READABLE:
+                stream = ReadableStream.__new__(ReadableStream)
+            else:
+                stream = WritableStream.__new__(WritableStream)
+            outcome = self._open_now(stream, kind, event, data, deadline, unit)
+            if not isinstance(outcome, Link):
+                break
+            await self._room(outcome, deadline, event)
+        try:
+            await outcome
+        except BaseException as exc:
+            stream.abort_with(abort_text(exc, False))
+            raise
+        return stream
+
+    cdef object _open_now(self, Stream stream, int kind, object event, object data, double deadline,
+                          object unit):
+        """The `Call`; or the connection that has no room, and nothing is written then."""
+        cdef:
+            bytes names = self.names_of(event)
+            PeerCore peer = self.peer
+            Py_ssize_t role_size = PyBytes_GET_SIZE(self._wire_name)
+            Py_ssize_t size
+            uint64_t correlation
+            UnitCore to
+            Link link
+            Encoded payload
+            Waiter waiter
+        _owner = encode(data, &payload)
+        if payload.size + PyBytes_GET_SIZE(names) + 32 > peer.limits.max_message_size:
+            raise ValueError(f"the request takes {payload.size} bytes of payload, over max_message_size")
+        link = self.pick(unit, True)
+        if not link.has_room():
+            return link
+        to = link.unit
+        if not to.streams.enter():
+            raise WouldBlock(f"{to.streams.open} streams are open with this unit already")
+        begin_stream(stream, peer, to, to.streams)
+        link.channels.add(stream, to.streams.new_number())
+        waiter = new_waiter(peer.loop, peer.done_future, now(), deadline, self.name, event)
+        try:
+            correlation = to.calls.add(waiter)
+            waiter.stream = stream
+            stream.opening = waiter
+            size = open_size(PyBytes_GET_SIZE(names), correlation, stream.number, &payload)
+            write_open(link.begin(size), kind, PyBytes_AS_STRING(names), role_size,
+                       PyBytes_GET_SIZE(names) - role_size, correlation, stream.number, &payload)
+            link.end()
+        except BaseException:
+            stream.abort_with("not sent")
+            raise
+        peer.counters.requests_sent += 1
+        if deadline != INFINITE:
+            peer.note_deadline(deadline, to.calls)
+        return new_call(waiter)

@@ -46,6 +46,7 @@ cdef class Connection(WSListener):
         WSTransport _ws
         object _transport
         object _write
+        object _writelines
         object _write_buffer_size
         bint _write_copies             # the transport keeps no reference to what it is given
 
@@ -56,7 +57,9 @@ cdef class Connection(WSListener):
         uint32_t _mask                 # of the frame being built, as four bytes in memory order
         Py_ssize_t _backlog            # bytes that the transport held after the last flush
         bint _flush_scheduled
-        bint _reading_paused
+        bint _backed_up                # the transport's backlog is above BACKED_UP, or not yet DRAINED
+        bint _reading_paused           # the remote does not read what it asked for
+        Py_ssize_t _holds              # readers that are behind: nothing more is read for them
         bint _wants_room               # somebody waits for `writable`
         bytes _pong                    # the one ping that waits for room to be answered
 
@@ -68,6 +71,7 @@ cdef class Connection(WSListener):
         Py_ssize_t _fragments
 
         double _pinged_at              # s; 0: no ping is out
+        double _ponged_at              # s, the last pong that nobody asked for
         bint _watching
         object _close_timer
 
@@ -76,12 +80,21 @@ cdef class Connection(WSListener):
     cdef int batch_started(self) except -1
     cdef int message_received(self, const uint8_t* message, Py_ssize_t size) except -1
     cdef int writable(self) except -1
+    cdef int drained(self) except -1   # the transport took most of its backlog
+    cdef int closing(self) except -1   # CLOSING begins
     cdef int closed(self) except -1
 
     # A binary frame of `size` bytes: fill what begin() returns, with no Python code in between,
     # then end().  Only while OPEN.
     cdef char* begin(self, Py_ssize_t size) except NULL
     cdef int end(self) except -1
+    # A binary frame of `head` and `data`, both borrowed for the call.  Only while OPEN.
+    cdef int send_chunk(self, const char* head, Py_ssize_t head_size, const char* data,
+                        Py_ssize_t size) except -1
+
+    # Stop reading from the transport, until as many calls have released it.
+    cdef int hold_reading(self) except -1
+    cdef int release_reading(self) except -1
 
     cdef Py_ssize_t unsent(self) except -1
     cdef bint is_busy(self) except -1
@@ -90,6 +103,12 @@ cdef class Connection(WSListener):
 
     cdef int _set_state(self, ConnectionState state) except -1
     cdef char* _begin(self, uint8_t opcode, Py_ssize_t size) except NULL
+    cdef char* _header(self, uint8_t opcode, Py_ssize_t size, Py_ssize_t space) except NULL
+    cdef bint _can_write(self) noexcept
+    cdef int _check_built(self) except -1
+    cdef int _frame_done(self) except -1
+    cdef int _written(self, Py_ssize_t size) except -1
+    cdef int _resume_reading(self) except -1
     cdef int _control(self, uint8_t opcode, const char* data, Py_ssize_t size) except -1
     cdef int _receive(self, WSFrame frame) except -1
     cdef int _receive_close(self, WSFrame frame) except -1

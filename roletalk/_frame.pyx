@@ -37,6 +37,11 @@ cdef enum:
     TURN_FLUSH = 65536
     # A reassembly or output buffer that grew beyond this is given back when it is empty.
     KEPT_BUFFER = 262144
+    # A chunk that needs no mask is not copied into the output buffer from this size on.
+    DIRECT_WRITE = 8192
+    # The transport's backlog above which it calls pause_writing, and below which resume_writing.
+    BACKED_UP = 65536
+    DRAINED = 16384
     MASK_POOL = 4096
 
 
@@ -68,7 +73,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_masks)
 
 
-cdef void _apply_mask(char* data, Py_ssize_t size, uint32_t mask) noexcept nogil:
+cdef void _mask_copy(char* to, const char* data, Py_ssize_t size, uint32_t mask) noexcept nogil:
+    """`data` under `mask`; `to` may be `data` itself."""
     cdef uint64_t wide = (<uint64_t>mask << 32) | mask
     cdef uint64_t word
     cdef uint32_t half
@@ -77,16 +83,30 @@ cdef void _apply_mask(char* data, Py_ssize_t size, uint32_t mask) noexcept nogil
     while i + 8 <= size:
         memcpy(&word, data + i, 8)
         word ^= wide
-        memcpy(data + i, &word, 8)
+        memcpy(to + i, &word, 8)
         i += 8
     if i + 4 <= size:
         memcpy(&half, data + i, 4)
         half ^= mask
-        memcpy(data + i, &half, 4)
+        memcpy(to + i, &half, 4)
         i += 4
     while i < size:
-        data[i] ^= mask_bytes[i & 3]
+        to[i] = data[i] ^ mask_bytes[i & 3]
         i += 1
+
+
+cdef inline uint32_t _mask_after(uint32_t mask, Py_ssize_t size) noexcept:
+    """The mask that goes on after `size` bytes, as four bytes in memory order."""
+    cdef uint32_t turned
+    cdef const char* mask_bytes = <const char*>&mask
+    cdef char* turned_bytes = <char*>&turned
+    cdef Py_ssize_t i
+    for i in range(4):
+        turned_bytes[i] = mask_bytes[(size + i) & 3]
+    return turned
+
+
+cdef double UNASKED_PONG = 1.0         # s between them; a JS peer gives up after 2
 
 
 cdef bint _is_sendable_close_code(int code) noexcept:
@@ -169,6 +189,12 @@ cdef class Connection(WSListener):
     cdef int writable(self) except -1:
         return 0
 
+    cdef int drained(self) except -1:
+        return 0
+
+    cdef int closing(self) except -1:
+        return 0
+
     cdef int closed(self) except -1:
         self.on_closed()
         return 0
@@ -189,10 +215,11 @@ cdef class Connection(WSListener):
         under = transport.underlying_transport
         self._transport = getattr(under, "wrapped", under)
         self._write = self._transport.write
+        self._writelines = self._transport.writelines
         self._write_buffer_size = self._transport.get_write_buffer_size
         # aiofastnet copies what it cannot send at once; other transports may keep the view.
         self._write_copies = type(self._transport).__module__.startswith("aiofastnet.")
-        self._transport.set_write_buffer_limits(high=self.limits.high_water, low=self.limits.low_water)
+        self.set_limits(self.limits)
         self.received_at = now()
         self._set_state(OPEN)
         self.opened()
@@ -243,19 +270,48 @@ cdef class Connection(WSListener):
             self._out.release()
             self.watch = None
             # Break the cycle transport -> protocol -> picows -> self -> transport.
-            self._write = self._write_buffer_size = None
+            self._write = self._writelines = self._write_buffer_size = None
+
+    def set_limits(self, FrameLimits limits):
+        self.limits = limits
+        self._transport.set_write_buffer_limits(
+            high=min(BACKED_UP, limits.high_water), low=min(DRAINED, limits.low_water))
 
     cpdef pause_writing(self):
-        """The transport's backlog went above the high-water mark; our own count tells as much."""
+        self._backed_up = True
 
     cpdef resume_writing(self):
+        self._backed_up = False
         if self._state != OPEN:
             return
         self._backlog = self._write_buffer_size()
         if self._reading_paused:
             self._reading_paused = False
-            self._transport.resume_reading()
+            self._resume_reading()
         self._use_room()
+        if self._state == OPEN:
+            self.drained()
+
+    cdef int _resume_reading(self) except -1:
+        if not self._reading_paused and self._holds == 0 and self._state != CLOSED:
+            self._transport.resume_reading()
+        return 0
+
+    cdef int hold_reading(self) except -1:
+        self._holds += 1
+        if self._state == OPEN:
+            self._transport.pause_reading()
+        return 0
+
+    cdef int release_reading(self) except -1:
+        self._holds -= 1
+        # A transport that has what is to be read ready may call back at once: not from here.
+        if self._holds == 0 and self._state != CLOSED:
+            self.loop.call_soon(self._resume_soon)
+        return 0
+
+    def _resume_soon(self):
+        self._resume_reading()
 
     cdef int _use_room(self) except -1:
         if self._state != OPEN or not self.has_room():
@@ -352,6 +408,13 @@ cdef class Connection(WSListener):
         return self._begin(OPCODE_BINARY, size)
 
     cdef char* _begin(self, uint8_t opcode, Py_ssize_t size) except NULL:
+        cdef char* at = self._header(opcode, size, size)
+        self._frame_at = self._out.size - size
+        self._frame_size = size
+        return at
+
+    cdef inline char* _header(self, uint8_t opcode, Py_ssize_t size, Py_ssize_t space) except NULL:
+        """The header of a frame of `size` bytes, and where the `space` for its first ones begins."""
         # 2 fixed, then 0, 2 or 8 of extended length, then 0 or 4 of mask (RFC 6455, 5.2)
         cdef:
             Py_ssize_t extended = 0 if size < 126 else 2 if size < 65536 else 8
@@ -364,7 +427,7 @@ cdef class Connection(WSListener):
             assert self._state == OPEN, "no frame may be built now"
         if self.is_client:
             self._mask = _next_mask()
-        at = <uint8_t*>self._out.append(header + size)
+        at = <uint8_t*>self._out.append(header + space)
         at[0] = 0x80 | opcode
         if extended == 0:
             at[1] = mask_bit | <uint8_t>size
@@ -374,17 +437,47 @@ cdef class Connection(WSListener):
                 at[2 + i] = <uint8_t>(size >> (8 * (extended - 1 - i)))
         if self.is_client:
             memcpy(at + header - 4, &self._mask, 4)
-        self._frame_at = self._out.size - size
-        self._frame_size = size
         return <char*>at + header
 
-    cdef int end(self) except -1:
-        if DEBUG:
-            assert self._frame_at >= 0, "no frame is being built"
-            assert self._frame_at + self._frame_size == self._out.size, "the frame moved"
+    cdef int send_chunk(self, const char* head, Py_ssize_t head_size, const char* data,
+                        Py_ssize_t size) except -1:
+        cdef char* at
+        if not self.is_client and size >= DIRECT_WRITE and self._write_copies and self._can_write():
+            memcpy(self._header(OPCODE_BINARY, head_size + size, head_size), head, head_size)
+            self._writelines((PyMemoryView_FromMemory(self._out.data, self._out.size, PyBUF_READ),
+                              PyMemoryView_FromMemory(<char*>data, size, PyBUF_READ)))
+            return self._written(self._out.size + size)
+        at = self._header(OPCODE_BINARY, head_size + size, head_size + size)
         if self.is_client:
-            _apply_mask(self._out.data + self._frame_at, self._frame_size, self._mask)
+            _mask_copy(at, head, head_size, self._mask)
+            _mask_copy(at + head_size, data, size, _mask_after(self._mask, head_size))
+        else:
+            memcpy(at, head, head_size)
+            memcpy(at + head_size, data, size)
+        return self._frame_done()
+
+    cdef inline bint _can_write(self) noexcept:
+        # picows closes by itself after what it cannot parse; nothing may follow its close frame.
+        return self._write is not None and not self._ws.is_close_frame_sent
+
+    cdef int end(self) except -1:
+        cdef char* at
+        if DEBUG:
+            self._check_built()
+        if self.is_client:
+            at = self._out.data + self._frame_at
+            _mask_copy(at, at, self._frame_size, self._mask)
         self._frame_at = -1
+        return self._frame_done()
+
+    cdef int _check_built(self) except -1:
+        if self._frame_at < 0:
+            raise AssertionError("no frame is being built")
+        if self._frame_at + self._frame_size != self._out.size:
+            raise AssertionError("the frame moved")
+        return 0
+
+    cdef int _frame_done(self) except -1:
         cdef Py_ssize_t size = self._out.size
         if size >= TURN_FLUSH:
             return self.flush()
@@ -411,14 +504,17 @@ cdef class Connection(WSListener):
         cdef Py_ssize_t size = self._out.size
         if size == 0:
             return 0
-        if self._write is None or self._ws.is_close_frame_sent:
-            # picows closes by itself after what it cannot parse; nothing may follow its close frame.
+        if not self._can_write():
             self._out.clear()
             return 0
         if self._write_copies:
             self._write(PyMemoryView_FromMemory(self._out.data, size, PyBUF_READ))
         else:
             self._write(PyBytes_FromStringAndSize(self._out.data, size))
+        return self._written(size)
+
+    cdef int _written(self, Py_ssize_t size) except -1:
+        """`size` bytes were given to the transport: what was gathered is among them."""
         self.bytes_sent += size
         if self._out.capacity > KEPT_BUFFER:
             self._out.release()
@@ -468,6 +564,15 @@ cdef class Connection(WSListener):
                 self._close_timer = self.loop.call_later(self.limits.close_timeout, self.abort)
             return
         cdef Py_ssize_t backlog
+        if self._holds > 0:
+            # Nothing is read because a reader is behind: nothing can be heard, pings neither.  A pong
+            # that was not asked for (RFC 6455, 5.5.3) tells the other side that we live.
+            self._pinged_at = 0
+            self.received_at = at
+            if at - self._ponged_at >= UNASKED_PONG and self.has_room():
+                self._ponged_at = at
+                self._control(OPCODE_PONG, NULL, 0)
+            return
         if self._reading_paused:
             # Nothing is read, so nothing can be heard: that the remote takes our bytes is life too.
             backlog = self._write_buffer_size()
@@ -526,11 +631,12 @@ cdef class Connection(WSListener):
             payload = bytes((code >> 8, code & 0xFF)) + text.decode("utf-8", "ignore").encode()
             self._control(OPCODE_CLOSE, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
         self._set_state(CLOSING)
-        if self._reading_paused:
-            self._reading_paused = False
-            self._transport.resume_reading()
         if self._close_timer is None:
             self._close_timer = self.loop.call_later(self.limits.close_timeout, self.abort)
+        self.closing()
+        if self._reading_paused:
+            self._reading_paused = False
+            self._resume_reading()
         return 0
 
 

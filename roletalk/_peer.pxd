@@ -15,6 +15,10 @@ cdef struct Counters:
     uint64_t rejects_sent
     uint64_t rejects_received
     uint64_t late_replies
+    uint64_t streams_opened            # accepted, either way
+    uint64_t stream_bytes_sent
+    uint64_t stream_bytes_received
+    uint64_t late_stream_frames        # for channels that are over already
     uint64_t timeouts
     uint64_t bytes_sent                # of connections that are gone; the living count their own
     uint64_t bytes_received
@@ -33,6 +37,9 @@ cdef class PeerCore:
         public Py_ssize_t max_handlers  # async handlers that run at once for one unit
         public Py_ssize_t max_handler_bytes  # of payload that they may keep
         public Py_ssize_t max_pending  # requests pending on one unit
+        public Py_ssize_t max_streams  # open at once with one unit
+        public Py_ssize_t stream_window  # bytes unread or on their way, of one stream
+        public Py_ssize_t stream_buffer  # the same of all streams of a unit, beyond the smallest windows
         public double slow_handler     # s that a handler may hold the loop before a warning names it
         Counters counters
         unsigned long _thread

@@ -44,7 +44,8 @@ def clock():
 
 cdef class PeerCore:
     def __init__(self, FrameLimits limits, *, request_timeout, bint expose_errors, Py_ssize_t max_handlers,
-                 Py_ssize_t max_handler_bytes, Py_ssize_t max_pending, double slow_handler):
+                 Py_ssize_t max_handler_bytes, Py_ssize_t max_pending, double slow_handler,
+                 Py_ssize_t max_streams, Py_ssize_t stream_window, Py_ssize_t stream_buffer):
         self.limits = limits
         self.table = HandlerTable()
         self.drops = {}
@@ -54,6 +55,9 @@ cdef class PeerCore:
         self.max_handler_bytes = max_handler_bytes
         self.max_pending = max_pending
         self.slow_handler = slow_handler
+        self.max_streams = max_streams
+        self.stream_window = stream_window
+        self.stream_buffer = stream_buffer
         self._tables = set()
         self._sweep_at = INFINITE
         self._fork_epoch = _forks

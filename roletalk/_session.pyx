@@ -4,27 +4,31 @@ import asyncio
 import logging
 import sys
 
+import msgspec
+
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdlib cimport rand
-from libc.string cimport memcpy
 
 from ._calls cimport ANSWERED, FAILED, Waiter
-from ._codec cimport answer_size, parse, write_answer, write_number
+from ._channels cimport STREAM_FAILED, begin_stream
+from ._codec cimport (answer_size, parse, stream_answer_size, stream_number_size, write_answer,
+                     write_stream_answer)
 from ._context cimport fill
 from ._debug cimport coarse_now
 from ._dispatch cimport event_text
 from ._frame cimport OPEN
+from ._opening cimport ReadableContext, WritableContext
 from ._payload cimport Encoded, decode, encode
 from ._pyapi cimport (PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyCoro_CheckExact,
                       is_awaitable)
 from ._steps cimport Steps, blame, name_of
 from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_WRONG_CORRELATION, CLOSE_WRONG_MESSAGE_TYPE,
-                     DATA_OBJECT, MSG_ACQUAINT, MSG_MESSAGE, MSG_OPEN_READABLE, MSG_OPEN_WRITABLE,
-                     MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES, MSG_STREAM_DATA,
-                     MSG_STREAM_REJECT)
+                     DATA_OBJECT, DATA_STRING, MSG_ACQUAINT, MSG_MESSAGE, MSG_OPEN_READABLE,
+                     MSG_OPEN_WRITABLE, MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES,
+                     MSG_STREAM_DATA, MSG_STREAM_REJECT, MSG_STREAM_RESOLVE)
 
-from .errors import BadPayload, ProtocolError, Reject, RemoteError
+from .errors import BadPayload, ProtocolError, Reject, RemoteError, StreamError
 
 _log = logging.getLogger("roletalk")
 
@@ -33,6 +37,11 @@ cdef enum:
 
 cdef str _TASK_NAME = "roletalk handler"
 cdef bint _IS_311 = sys.version_info >= (3, 11)    # Task(context=...)
+
+
+class _WrappedReject(msgspec.Struct):
+    data: str
+
 
 _CLOSE_REASONS = {
     CLOSE_WRONG_MESSAGE_TYPE: "unknown message type",
@@ -53,8 +62,9 @@ cdef class Link(Connection):
     def admit(self, UnitCore unit):
         """The handshake is done: from now on messages are dispatched for `unit`."""
         self.unit = unit
-        self.limits = self.peer.limits
-        self._transport.set_write_buffer_limits(high=self.limits.high_water, low=self.limits.low_water)
+        self.channels = Channels(self.peer, self, unit.streams)
+        self._asked = set()
+        self.set_limits(self.peer.limits)
         unit._links.append(self)
 
     cdef int opened(self) except -1:
@@ -62,6 +72,7 @@ cdef class Link(Connection):
         return 0
 
     cdef int closed(self) except -1:
+        self._end_streams()
         owner, self.owner = self.owner, None
         self.peer.count_link(self)
         if self._out.size > 0 and not self.closed_by_us:
@@ -71,6 +82,23 @@ cdef class Link(Connection):
 
     cdef int writable(self) except -1:
         self.owner.writable(self)
+        return 0
+
+    cdef int drained(self) except -1:
+        return self.channels.pump() if self.channels is not None else 0
+
+    cdef int closing(self) except -1:
+        return self._end_streams()
+
+    cdef int _end_streams(self) except -1:
+        """Nothing more can be sent: streams live and die with their connection."""
+        if self.channels is None:
+            return 0
+        text = self.close_reason or "the connection was lost"
+        self.channels.fail_all(text, self.unit.has_other_link(self))
+        for context in list(self._asked):
+            if (<StreamContext>context).task is not None:
+                (<StreamContext>context).task.cancel(text)
         return 0
 
     def wait_for_room(self):
@@ -102,23 +130,29 @@ cdef class Link(Connection):
             return self._handle(&envelope)
         if envelope.kind == MSG_REJECT:
             return self._settle(&envelope, True)
-        if envelope.kind == MSG_ROLES or envelope.kind == MSG_ACQUAINT:
-            text = PyBytes_FromStringAndSize(<const char*>envelope.body, envelope.body_size)
-            try:
-                if envelope.kind == MSG_ROLES:
-                    self.owner.roles(self, text)
-                else:
-                    self.owner.acquaint(self, text)
-            except ProtocolError as exc:
-                self.peer.drop("malformed messages")
-                return self._start_closing(exc.close_code, str(exc), True)
-            return 0
-        return self._stream_message(&envelope)
+        if envelope.kind == MSG_STREAM_DATA:
+            return self.channels.receive(
+                envelope.channel, envelope.flag, envelope.body, envelope.body_size, self._direct)
+        if envelope.kind == MSG_OPEN_READABLE or envelope.kind == MSG_OPEN_WRITABLE:
+            return self._handle(&envelope)
+        if envelope.kind == MSG_STREAM_RESOLVE or envelope.kind == MSG_STREAM_REJECT:
+            return self._settle_stream(&envelope)
+        # Roles, or an acquaint message.
+        text = PyBytes_FromStringAndSize(<const char*>envelope.body, envelope.body_size)
+        try:
+            if envelope.kind == MSG_ROLES:
+                self.owner.roles(self, text)
+            else:
+                self.owner.acquaint(self, text)
+        except ProtocolError as exc:
+            self.peer.drop("malformed messages")
+            return self._start_closing(exc.close_code, str(exc), True)
+        return 0
 
     cdef int _handle(self, Envelope* envelope) except -1:
         cdef:
             PeerCore peer = self.peer
-            bint is_request = envelope.kind == MSG_REQUEST
+            bint is_request = envelope.kind != MSG_MESSAGE
             Handler handler
             RequestContext request
             Context context
@@ -152,7 +186,12 @@ cdef class Link(Connection):
             event = event_text(envelope.names, envelope.role_size, envelope.event_size)
         raw = PyBytes_FromStringAndSize(<const char*>envelope.body + 1, envelope.body_size - 1)
         if is_request:
-            request = RequestContext.__new__(RequestContext)
+            if envelope.kind == MSG_REQUEST:
+                request = RequestContext.__new__(RequestContext)
+            else:
+                request = self._asked_for(envelope)
+                if request is None:
+                    return 0
             request.correlation = envelope.correlation
             request.correlation_size = envelope.correlation_size
             request.connection = self
@@ -171,6 +210,9 @@ cdef class Link(Connection):
             peer.counters.late_replies += 1
             return 0
         raw = PyBytes_FromStringAndSize(<const char*>envelope.body + 1, envelope.body_size - 1)
+        if waiter.stream is not None and not rejected:
+            error = ProtocolError("a stream request was answered like a request")
+            return waiter.settle(FAILED, error, self._direct)
         if rejected:
             peer.counters.rejects_received += 1
             error = RemoteError(_reject_text(envelope.body[0], raw), self.unit, waiter.role, waiter.event)
@@ -183,41 +225,104 @@ cdef class Link(Connection):
 
     cdef int _refuse(self, Envelope* envelope, str text) except -1:
         cdef Encoded payload
+        cdef int size = envelope.correlation_size
         _owner = encode(text, &payload)
-        write_answer(self.begin(answer_size(envelope.correlation_size, &payload)), MSG_REJECT,
-                     envelope.correlation, envelope.correlation_size, &payload)
+        if envelope.kind == MSG_REQUEST:
+            write_answer(self.begin(answer_size(size, &payload)), MSG_REJECT, envelope.correlation, size,
+                         &payload)
+        else:
+            write_stream_answer(self.begin(stream_answer_size(size, &payload)), MSG_STREAM_REJECT, size,
+                                envelope.correlation, 0, &payload)
         self.end()
         self.peer.counters.rejects_sent += 1
         return 0
 
-    # Streams have their place here: channels belong to a link, stream requests are dispatched like
-    # requests, and their answers settle waiters (docs/protocol.md, section 7).
-    cdef int _stream_message(self, Envelope* envelope) except -1:
-        if envelope.kind == MSG_OPEN_READABLE or envelope.kind == MSG_OPEN_WRITABLE:
-            self.peer.counters.requests_received += 1
-            return self._refuse_stream(envelope)
-        if envelope.kind == MSG_STREAM_DATA:
-            return self.peer.drop("stream frames of an unknown channel")
-        self.peer.counters.late_replies += 1
-        return 0
+    # ---- streams (docs/protocol.md, section 7) ---------------------------------------------------------
 
-    cdef int _refuse_stream(self, Envelope* envelope) except -1:
-        # type, cl, hl, correlation, channel, payload; both numbers of one length, as Go needs it
+    cdef StreamContext _asked_for(self, Envelope* envelope):
+        """The context of a stream request; None when it is refused."""
         cdef:
-            Encoded payload
-            int size = envelope.correlation_size
-            char* at
-        _owner = encode("streams are not served here", &payload)
-        at = self.begin(3 + 2 * size + 1 + payload.size)
-        at[0] = <char>MSG_STREAM_REJECT
-        at[1] = at[2] = <char>size
-        write_number(at + 3, size, envelope.correlation)
-        write_number(at + 3 + size, size, 0)
-        at[3 + 2 * size] = <char>payload.datatype
-        memcpy(at + 4 + 2 * size, payload.data, payload.size)
-        self.end()
-        self.peer.counters.rejects_sent += 1
+            Channels channels = self.channels
+            uint64_t remote = envelope.channel
+            StreamContext context
+        if remote in channels.remote_numbers or (
+                channels.shared.is_go and (remote == 0 or remote in channels.by_number)):
+            self._refuse(envelope, "the channel is in use")
+            return None
+        if not channels.shared.enter():
+            self._refuse(envelope, "too many streams")
+            return None
+        if envelope.kind == MSG_OPEN_READABLE:
+            context = WritableContext.__new__(WritableContext)
+        else:
+            context = ReadableContext.__new__(ReadableContext)
+        context.remote = remote
+        channels.remote_numbers.add(remote)
+        self._asked.add(context)
+        return context
+
+    cdef int _answered(self, StreamContext context) except -1:
+        self._asked.discard(context)
+        if context.stream is None:
+            self.channels.shared.leave()
+            self.channels.remote_numbers.discard(context.remote)
         return 0
+
+    cdef int _settle_stream(self, Envelope* envelope) except -1:
+        cdef:
+            PeerCore peer = self.peer
+            Waiter waiter = self.unit.calls.take(envelope.correlation)
+            Stream stream
+            Context context
+        if waiter is None:
+            peer.counters.late_replies += 1
+            if envelope.kind == MSG_STREAM_RESOLVE:
+                # Its opener has given up: without this the other end would wait for ever.
+                self.channels.send_error(envelope.channel, "nobody waits for this stream any more")
+            return 0
+        raw = PyBytes_FromStringAndSize(<const char*>envelope.body + 1, envelope.body_size - 1)
+        if envelope.kind == MSG_STREAM_REJECT:
+            peer.counters.rejects_received += 1
+            text = _reject_text(envelope.body[0], raw)
+            if envelope.body[0] == DATA_STRING and not self.channels.shared.is_exact:
+                text = _unwrapped(text)
+            error = RemoteError(text, self.unit, waiter.role, waiter.event)
+            return waiter.settle(FAILED, error, self._direct)
+        if waiter.stream is None:
+            error = ProtocolError("a request was answered like a stream request")
+            return waiter.settle(FAILED, error, self._direct)
+        stream = <Stream>waiter.stream
+        if not self._adopt(stream, envelope.channel):
+            error = ProtocolError("a stream was accepted on a channel that is in use")
+            return waiter.settle(FAILED, error, self._direct)
+        peer.counters.replies_received += 1
+        context = Context.__new__(Context)
+        fill(context, self.unit, "reply", waiter.role, waiter.event, envelope.body[0], raw)
+        context._rtt = self.received_at - waiter.sent_at
+        stream.reply = context
+        stream.open(envelope.channel)
+        return waiter.settle(ANSWERED, context, self._direct)
+
+    cdef bint _adopt(self, Stream stream, uint64_t remote) except -1:
+        """Have `stream` live here, where it was accepted; False when its channel is taken."""
+        cdef uint64_t number = stream.number
+        if self.channels.shared.is_go:
+            # Go puts its own number into what it sends.
+            number = remote
+            if number == 0 or number in self.channels.by_number:
+                return False
+        stream.channels.forget(stream)
+        self.channels.add(stream, number)
+        return True
+
+
+cdef str _unwrapped(str text):
+    """The text of a JS stream handler's reject: ``{"data": "Error: the text"}``, as a string."""
+    try:
+        inner = msgspec.json.decode(text, type=_WrappedReject).data
+    except msgspec.DecodeError:
+        return text
+    return inner.removeprefix("Error: ") or "rejected"
 
 
 cdef str _reject_text(uint8_t datatype, bytes raw):
@@ -234,6 +339,7 @@ cdef class UnitCore(Responder):
     def __init__(self, PeerCore peer):
         self.peer = peer
         self.calls = CallTable(peer.max_pending)
+        self.streams = UnitStreams(peer)
         self._links = []
         self.tasks = set()
 
@@ -269,6 +375,28 @@ cdef class UnitCore(Responder):
         if not open_links:
             return None
         return <Link>open_links[rand() % len(open_links)]
+
+    cdef Link pick_calm_link(self):
+        """The open connection with the fewest streams, of those the one with the fewest unsent bytes;
+        None when none is open."""
+        cdef Link link
+        cdef Link best = None
+        cdef Py_ssize_t streams
+        cdef Py_ssize_t fewest = 0
+        for each in self._links:
+            link = <Link>each
+            if link._state != OPEN:
+                continue
+            streams = link.channels.count
+            if best is None or streams < fewest or (streams == fewest and link.unsent() < best.unsent()):
+                best, fewest = link, streams
+        return best
+
+    cdef bint has_other_link(self, Link link) except -1:
+        for each in self._links:
+            if each is not link and (<Link>each)._state == OPEN:
+                return True
+        return False
 
     def send_control(self, bytes message):
         """Queue a message of section 5 (roles or acquaint) that the caller encoded, whole.
@@ -332,6 +460,10 @@ cdef class UnitCore(Responder):
         else:
             task = variables.run(peer.loop.create_task, run)
         if not run.is_over:
+            if isinstance(context, StreamContext):
+                (<StreamContext>context).task = task
+                if (<StreamContext>context).stream is not None:
+                    (<StreamContext>context).stream.task = task
             run.task = task
             run.size = len(context.raw)
             self.handling += run.size
@@ -339,6 +471,8 @@ cdef class UnitCore(Responder):
         return 0
 
     cdef int _returned(self, Handler handler, Context context, object value) except -1:
+        if isinstance(context, StreamContext):
+            return self._stream_done(<StreamContext>context, None)
         if not isinstance(context, RequestContext) or (<RequestContext>context).answered:
             return 0
         try:
@@ -359,12 +493,17 @@ cdef class UnitCore(Responder):
                 else:
                     _log.info("handler %s turned a message down: %.200r", name_of(handler.function), text)
                 return 0
+        elif isinstance(error, StreamError) and _has_failed_stream(context):
+            _log.debug("the stream of handler %s is over: %s", name_of(handler.function), error)
+            text = "internal error"
         else:
             _log.error("error in handler %s of role %r, event %.200r",
                        name_of(handler.function), handler.role.name, context.event, exc_info=error)
             text = "internal error"
             if self.peer.expose_errors:
                 text = _exposed(error)
+        if isinstance(context, StreamContext) and (<StreamContext>context).stream is not None:
+            return self._stream_done(<StreamContext>context, text)
         if isinstance(context, RequestContext) and not (<RequestContext>context).answered:
             try:
                 (<RequestContext>context).finish(MSG_REJECT, text)
@@ -378,6 +517,8 @@ cdef class UnitCore(Responder):
             Encoded payload
             Py_ssize_t size
             Link link = <Link>context.connection
+        if isinstance(context, StreamContext):
+            return self._answer_stream(<StreamContext>context, kind, value)
         _owner = encode(value, &payload)
         size = answer_size(context.correlation_size, &payload)
         if size > self.peer.limits.max_message_size:
@@ -393,6 +534,65 @@ cdef class UnitCore(Responder):
         else:
             self.peer.counters.rejects_sent += 1
         return 0
+
+
+    # ---- streams that handlers serve ------------------------------------------------------------------
+
+    cdef int _answer_stream(self, StreamContext context, uint8_t kind, object value) except -1:
+        # On the connection that the request came in on: Go sends its data there whatever we choose.
+        cdef:
+            Encoded payload
+            Link link = <Link>context.connection
+            uint64_t number = 0
+            int numbers
+            Py_ssize_t size
+            Stream stream
+            bint accepts = kind == MSG_STREAM_RESOLVE
+        if link._state != OPEN:
+            if accepts:
+                raise StreamError("the connection that the stream was asked for on is lost")
+            link._answered(context)
+            return self.peer.drop("replies to units that are gone")
+        _owner = encode(value, &payload)
+        if accepts:
+            # Go puts its own number into what it sends.
+            number = context.remote if self.streams.is_go else self.streams.new_number()
+        numbers = stream_number_size(context.correlation_size, number)
+        size = stream_answer_size(numbers, &payload)
+        if size > self.peer.limits.max_message_size:
+            raise ValueError(f"the reply takes {size} bytes, over max_message_size")
+        write_stream_answer(link.begin(size), MSG_STREAM_RESOLVE if accepts else MSG_STREAM_REJECT,
+                            numbers, context.correlation, number, &payload)
+        link.end()
+        if not accepts:
+            self.peer.counters.rejects_sent += 1
+            return link._answered(context)
+        self.peer.counters.replies_sent += 1
+        stream = context.stream = context.new_stream()
+        begin_stream(stream, self.peer, self, self.streams)
+        stream.reply = context
+        stream.remote_opened = True
+        stream.task = context.task
+        link._answered(context)
+        link.channels.add(stream, number)
+        return stream.open(context.remote)
+
+    cdef int _stream_done(self, StreamContext context, str failure) except -1:
+        """The handler of a stream is done; `failure` is what the other end is told when it failed."""
+        stream, context.stream, context.task = context.stream, None, None
+        if stream is None:
+            if not context.answered:
+                context.finish(MSG_REJECT, failure or "the stream was not accepted")
+            return 0
+        (<Stream>stream).task = None
+        if failure is not None:
+            return (<Stream>stream).abort_with(failure)
+        return (<Stream>stream).handler_returned()
+
+
+cdef bint _has_failed_stream(Context context) noexcept:
+    return (isinstance(context, StreamContext) and (<StreamContext>context).stream is not None
+            and (<StreamContext>context).stream.state == STREAM_FAILED)
 
 
 cdef str _exposed(object error):

@@ -28,6 +28,7 @@ from ._session import Link
 from ._wire import CloseCode
 from .auth import Challenges, Handshake, HandshakeError, ReachedItselfError
 from .errors import AuthError, ConnectError, ProtocolError, RoletalkError
+from .unit import STREAMS
 
 if TYPE_CHECKING:
     from .dialer import Dialer
@@ -300,6 +301,7 @@ class Admission:
             challenges=CHALLENGES,
             tls=self._certificate,
             require_rt2=self._require_rt2,
+            features=(STREAMS,),
         )
         for message in self._handshake.start():
             link.send_message(message)

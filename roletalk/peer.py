@@ -61,9 +61,12 @@ class Peer(PeerCore):
 
     Bytes: `max_message_size` of a message either way; `high_water` unsent on a connection above which
     sending waits, `low_water` below which it is not busy; `max_handler_bytes` of payload that the async
-    handlers running for one unit keep, beyond which its requests are rejected.
+    handlers running for one unit keep, beyond which its requests are rejected; `stream_window` that a
+    stream may have unread or on their way, and `stream_buffer` that all streams of a unit may have so
+    together, beyond 16 KiB each.
 
-    Counts: `max_units`; `max_pending` requests on one unit; `max_handlers` that run for one unit.
+    Counts: `max_units`; `max_pending` requests on one unit; `max_handlers` that run for one unit;
+    `max_streams` open with one unit.
 
     expose_errors: reject with the exception's type and text where a handler fails, in place of
     ``internal error``.  acquaint_filter: ``(unit, url) -> bool``, whether to dial `url` that `unit`
@@ -93,11 +96,16 @@ class Peer(PeerCore):
         max_handlers: int = 16_384,
         max_handler_bytes: int = 64 * 1024 * 1024,
         slow_handler: float = 0.5,
+        max_streams: int = 4096,
+        stream_window: int = 1024 * 1024,
+        stream_buffer: int = 64 * 1024 * 1024,
     ) -> None:
         if not 0 < low_water <= high_water:
             raise ValueError("0 < low_water <= high_water does not hold")
         if not 1024 <= max_message_size <= 1 << 30:
             raise ValueError("max_message_size is between 1 KiB and 1 GiB")
+        if not 16 * 1024 <= stream_window <= 1 << 30 or stream_buffer < 0:
+            raise ValueError("stream_window is between 16 KiB and 1 GiB, stream_buffer not negative")
         if not isinstance(name, str) or len(name) > 1024:
             raise ValueError("name is a str of at most 1024 characters")
         super().__init__(
@@ -110,6 +118,9 @@ class Peer(PeerCore):
             max_handler_bytes=max_handler_bytes,
             max_pending=max_pending,
             slow_handler=slow_handler,
+            max_streams=max_streams,
+            stream_window=stream_window,
+            stream_buffer=stream_buffer,
         )
         self.id: Final = uuid.uuid4().hex
         self.name: Final = name
@@ -264,7 +275,8 @@ class Peer(PeerCore):
 
         ``bytes_sent`` counts frames, ``bytes_received`` the messages in them.  ``loop_lag`` and
         ``loop_lag_max`` are in seconds.  ``drops`` counts by reason what could not be
-        delivered; ``late_replies`` are answers to requests that nobody waited for any more.
+        delivered; ``late_replies`` are answers to requests that nobody waited for any more,
+        ``late_stream_frames`` those of streams that were over.
         """
         counted: dict[str, Any] = self.counted()
         links = [link for unit in self._units.values() for link in unit.connections]
@@ -281,6 +293,7 @@ class Peer(PeerCore):
             "unsent_bytes": sum(link.unsent_bytes for link in links),
             "pending_requests": sum(unit.calls.used for unit in self._units.values()),
             "running_handlers": sum(len(unit.tasks) for unit in self._units.values()),
+            "streams": sum(unit.streams.open for unit in self._units.values()),
             "handshakes": len(self._lobby),
         }
 
@@ -397,7 +410,7 @@ class Peer(PeerCore):
             if len(self._units) >= self._max_units:
                 refusal = "too many units"
             else:
-                unit = Unit(self, result.peer, result.key_id)
+                unit = Unit(self, result.peer, result.key_id, result.features)
         elif unit._key_id != result.key_id:
             refusal = "another key than the first connection of this unit proved"
         elif len(unit.connections) >= MAX_LINKS_PER_UNIT:

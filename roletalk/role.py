@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._context import Context, RequestContext
 from ._dispatch import RoleCore, encode_name
+from ._opening import ReadableContext, WritableContext
 from .callbacks import Callbacks
 from .middleware import Kind, Middleware, MiddlewareFunction, wrap
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 MessageHandler = TypeVar("MessageHandler", bound=Callable[[Context], Any])
 RequestHandler = TypeVar("RequestHandler", bound=Callable[[RequestContext], Any])
+ReadableHandler = TypeVar("ReadableHandler", bound=Callable[[ReadableContext], Any])
+WritableHandler = TypeVar("WritableHandler", bound=Callable[[WritableContext], Any])
 M = TypeVar("M", bound=MiddlewareFunction)
 
 
@@ -87,6 +90,38 @@ class Role(RoleCore):
         Sync or async: a sync one must not block.
         """
         return self._decorator("request", event)
+
+    @overload
+    def on_readable(
+        self, event: str | None = None
+    ) -> Callable[[ReadableHandler], ReadableHandler]: ...
+
+    @overload
+    def on_readable(self, event: ReadableHandler) -> ReadableHandler: ...
+
+    def on_readable(self, event: Any = None) -> Any:
+        """Decorate the handler of streams of `event` that this end reads; with no event, of every event
+        that has no handler of its own.  A second handler of an event replaces the first.
+
+        It is called with a `ReadableContext`, and either accepts the stream or rejects it:
+        ``async with ctx.accept() as stream``.  The stream ends with the handler.  A handler whose
+        stream dies is cancelled, unless it waits for the stream: that raises `StreamError`.
+        """
+        return self._decorator("readable", event)
+
+    @overload
+    def on_writable(
+        self, event: str | None = None
+    ) -> Callable[[WritableHandler], WritableHandler]: ...
+
+    @overload
+    def on_writable(self, event: WritableHandler) -> WritableHandler: ...
+
+    def on_writable(self, event: Any = None) -> Any:
+        """Decorate the handler of streams of `event` that this end writes, called with a
+        `WritableContext`.  See `on_readable`.
+        """
+        return self._decorator("writable", event)
 
     def _decorator(self, kind: Kind, event: Any) -> Any:
         self.peer.check_thread()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ._session import UnitCore
 from ._wire import CloseCode
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 F = TypeVar("F", bound=Callable[..., object])
+
+# Listed in message 3 (docs/protocol.md, section 9): a writer that never sends beyond its credit.
+STREAMS: Final = "streams"
+FIRST_CREDIT: Final = 16_384  # bytes (docs/protocol.md, section 7)
+NODE_22_CREDIT: Final = 65_536  # bytes
 
 
 class Unit(UnitCore):
@@ -34,7 +41,9 @@ class Unit(UnitCore):
     meta: Mapping[str, str | int | float | bool]
     tags: Mapping[str, str]
 
-    def __init__(self, peer: Peer, info: PeerInfo, key_id: str | None) -> None:
+    def __init__(
+        self, peer: Peer, info: PeerInfo, key_id: str | None, features: frozenset[str]
+    ) -> None:
         super().__init__(peer)
         self.id = info.id
         self.name = info.name
@@ -49,6 +58,12 @@ class Unit(UnitCore):
         self._dialers: set[Dialer] = set()
         self._close_callbacks: Callbacks[Unit] = Callbacks(peer._callback_tasks)
         self._lost = asyncio.Event()
+        runtime = str(info.meta.get("runtime", ""))
+        self.streams.set_manners(
+            is_exact=STREAMS in features,
+            is_go=runtime == "GO",
+            first_credit=NODE_22_CREDIT if _is_node_22(runtime) else FIRST_CREDIT,
+        )
 
     @property
     def connected(self) -> bool:
@@ -71,6 +86,17 @@ class Unit(UnitCore):
             link.close(CloseCode.MANUAL, "closed on purpose")
         await self._lost.wait()
 
+    async def __aenter__(self) -> Unit:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
     def on_close(self, function: F) -> F:
         """Decorate a callback, called with the unit when its last connection is gone."""
         return self._close_callbacks.add(function)
@@ -78,3 +104,9 @@ class Unit(UnitCore):
     def __repr__(self) -> str:
         state = f"connections={len(self.connections)}" if self.connected else "closed"
         return f"<Unit {self.name!r} id={self.id!r} {state}>"
+
+
+def _is_node_22(runtime: str) -> bool:
+    """Whether it is a Node.js whose streams begin with 64 KiB in place of 16."""
+    found = re.match(r"nodejs v(\d{1,4})\.", runtime)
+    return found is not None and int(found[1]) >= 22

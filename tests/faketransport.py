@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -89,6 +89,9 @@ class FakeTransport:
             if self.backlog > self._high and not self._over:
                 self._over = True
                 self.protocol.pause_writing()
+
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        self.write(b"".join(parts))
 
     def close(self) -> None:
         if not self.closing:
