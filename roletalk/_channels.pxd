@@ -46,7 +46,7 @@ cdef class Channels:
         readonly Connection connection
         readonly UnitStreams shared
         dict by_number                 # our channel number -> Stream
-        set remote_numbers             # of streams that the remote side opened
+        set remote_numbers             # the other ends of those, and of what was asked for
         object _ready                  # deque of streams that have bytes and credit
         Py_ssize_t _turn               # bytes sent since the loop had its turn
         bint _waits_for_turn
@@ -75,9 +75,9 @@ cdef class Stream:
         UnitStreams shared             # None once it counts no more
         StreamState state
         str error_text                 # why it failed
+        bint is_told                   # somebody was
         uint64_t number                # our channel
         uint64_t remote                # the other end's channel
-        bint remote_opened
         bint is_queued                 # in Channels._ready
         Waiter opening                 # of the request that opens it
         Waiter waiter                  # of the operation that waits

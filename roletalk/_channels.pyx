@@ -10,8 +10,7 @@ So a small message never waits for more than a chunk or two.
 import asyncio
 from collections import deque
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memcpy
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from ._calls cimport ANSWERED, FAILED, WAITING, new_call, new_waiter
 from ._codec cimport number_size, write_number
@@ -99,7 +98,7 @@ cdef class Channels:
 
     cdef int forget(self, Stream stream) except -1:
         self.by_number.pop(stream.number, None)
-        if stream.remote_opened:
+        if stream.head_size > 0:
             self.remote_numbers.discard(stream.remote)
         return 0
 
@@ -122,6 +121,10 @@ cdef class Channels:
                 self.peer.counters.late_stream_frames += 1
                 return 0
             return self.peer.drop("stream frames of an unknown channel")
+        if (<Stream>stream).state == STREAM_OPENING:
+            # Its opener has just given up.
+            self.peer.counters.late_stream_frames += 1
+            return 0
         if flag > FLAG_QUOTA:
             return self.peer.drop("stream frames with an unknown flag")
         return (<Stream>stream).receive(flag, data, size, direct)
@@ -176,6 +179,9 @@ cdef class Stream:
     def __init__(self):
         raise TypeError("streams are made by the library")
 
+    def __del__(self):
+        self.leave()
+
     def __repr__(self):
         state = ("opening", "open", "finished", "failed")[self.state]
         return f"<{type(self).__name__} {state} channel={self.number} remote={self.remote}>"
@@ -208,6 +214,7 @@ cdef class Stream:
         self.opening = None
         self.remote = remote
         self.head_size = write_head(self.head, remote)
+        self.channels.remote_numbers.add(remote)
         self.credit = self.shared.first_credit
         self.peer.counters.streams_opened += 1
         return self.opened()
@@ -231,10 +238,16 @@ cdef class Stream:
             (<Waiter>opening).table.discard(<Waiter>opening)
             return (<Waiter>opening).settle(FAILED, self.failure(), direct)
         if self.is_awaited():
-            return self.wake(direct)
+            waiter, self.waiter = self.waiter, None
+            return (<Waiter>waiter).settle(FAILED, self.failure(), direct)
         if self.task is not None:
-            self.task.cancel(text)
+            # It may have been woken already, and about to learn of it from its next operation.
+            self.peer.loop.call_soon(self._cancel_handler)
         return 0
+
+    def _cancel_handler(self):
+        if self.task is not None and not self.is_told:
+            self.task.cancel(self.error_text)
 
     cdef int abort_with(self, str text) except -1:
         """Our own side gives it up."""
@@ -254,6 +267,7 @@ cdef class Stream:
         return 0
 
     cdef object failure(self):
+        self.is_told = True
         error = StreamError(self.error_text)
         error.unit = self.unit
         if self.reply is not None:

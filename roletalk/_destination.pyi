@@ -4,8 +4,11 @@ from typing import Any, Final
 from typing_extensions import disjoint_base
 
 from ._calls import Call
+from ._opening import StreamOpening
 from ._peer import PeerCore
+from ._readable import ReadableStream
 from ._session import UnitCore
+from ._writable import WritableStream
 from .unit import Unit
 
 UNSET: Final[Any]
@@ -33,4 +36,20 @@ class DestinationCore:
         self, event: str, data: object = None, *, unit: Unit | None = None
     ) -> Coroutine[Any, Any, None]: ...
     def send_nowait(self, event: str, data: object = None, *, unit: Unit | None = None) -> None: ...
+    def readable(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        timeout: float | None = ...,
+        unit: Unit | None = None,
+    ) -> StreamOpening[ReadableStream]: ...
+    def writable(
+        self,
+        event: str,
+        data: object = None,
+        *,
+        timeout: float | None = ...,
+        unit: Unit | None = None,
+    ) -> StreamOpening[WritableStream]: ...
     def broadcast(self, event: str, data: object = None) -> tuple[Unit, ...]: ...

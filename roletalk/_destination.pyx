@@ -6,8 +6,9 @@ from libc.stdint cimport uint64_t
 
 from ._calls cimport CallTable, Waiter, done_call, failed_call, new_call, new_waiter
 from ._channels cimport Stream, abort_text, begin_stream
-from ._codec cimport (message_size, open_size, request_size, write_message, write_open,
-                     write_request)
+from ._codec cimport (
+    message_size, open_size, request_size, write_message, write_open, write_request,
+)
 from ._debug cimport now
 from ._opening cimport opening
 from ._payload cimport encode

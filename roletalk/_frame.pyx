@@ -106,7 +106,7 @@ cdef inline uint32_t _mask_after(uint32_t mask, Py_ssize_t size) noexcept:
     return turned
 
 
-cdef double UNASKED_PONG = 1.0         # s between them; a JS peer gives up after 2
+cdef double UNASKED_PONG = 0.75        # s between them, at the least; a JS peer gives up after 2
 
 
 cdef bint _is_sendable_close_code(int code) noexcept:

@@ -18,6 +18,9 @@ class PeerCore:
     max_handler_bytes: int
     max_pending: int
     slow_handler: float
+    max_streams: int
+    stream_window: int
+    stream_buffer: int
     def __init__(
         self,
         limits: FrameLimits,
@@ -28,6 +31,9 @@ class PeerCore:
         max_handler_bytes: int,
         max_pending: int,
         slow_handler: float,
+        max_streams: int,
+        stream_window: int,
+        stream_buffer: int,
     ) -> None: ...
     # None until bind(), after which everybody who uses it comes.
     @property

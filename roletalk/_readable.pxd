@@ -12,6 +12,7 @@ cdef class ReadableStream(Stream):
         Py_ssize_t _unread             # bytes in all
         Py_ssize_t _window
         bint _is_holding               # the connection is not read from, for this stream
+        bint _is_left                  # aborted by our own side: nothing more is read
         char* _into                    # of the readinto() that waits
         Py_ssize_t _into_size
         Py_ssize_t _into_filled

@@ -69,13 +69,17 @@ cdef class ReadableStream(Stream):
         cdef char* to
         cdef Py_ssize_t size
         self.peer.check_here()
-        view = PyMemoryView_FromObject(buffer)
-        if view.readonly or not view.c_contiguous:
-            raise TypeError("readinto needs a writable, contiguous buffer")
-        to = <char*>PyMemoryView_GET_BUFFER(view).buf
-        size = PyMemoryView_GET_BUFFER(view).len
-        if size == 0:
-            return 0
+        with PyMemoryView_FromObject(buffer) as view:
+            if view.readonly or not view.c_contiguous:
+                raise TypeError("readinto needs a writable, contiguous buffer")
+            to = <char*>PyMemoryView_GET_BUFFER(view).buf
+            size = PyMemoryView_GET_BUFFER(view).len
+            return await self._fill(<size_t>to, size) if size > 0 else 0
+
+    async def _fill(self, size_t address, Py_ssize_t size):
+        """Read into memory that the caller keeps."""
+        cdef char* to = <char*>address
+        cdef Py_ssize_t filled
         self._check_alone()
         self._into, self._into_size, self._into_filled = to, size, 0
         try:
@@ -86,10 +90,10 @@ cdef class ReadableStream(Stream):
                 self._put_back(PyBytes_FromStringAndSize(to, self._into_filled))
             raise
         finally:
-            size, self._into_filled = self._into_filled, 0
+            filled, self._into_filled = self._into_filled, 0
             self._into = NULL
         # What came while this waited lies in the buffer already.
-        return size if size > 0 else self._take_into(to, PyMemoryView_GET_BUFFER(view).len)
+        return filled if filled > 0 else self._take_into(to, size)
 
     def __aiter__(self):
         return self
@@ -199,6 +203,8 @@ cdef class ReadableStream(Stream):
         return filled
 
     cdef int _put_back(self, bytes data) except -1:
+        if self._is_left:
+            return 0
         if self._at > 0:
             self._chunks[0] = self._chunks[0][self._at:]
             self._at = 0
@@ -254,7 +260,8 @@ cdef class ReadableStream(Stream):
                 self._grant()
             else:
                 self._store(<const char*>data, size)
-            if self._unread > self._window and not self._is_holding:
+            if self._unread > self._window and not self._is_holding and not self.shared.is_exact:
+                # Go ignores its credit: what it sends waits in its socket.
                 self._is_holding = True
                 self.channels.connection.hold_reading()
             return self.wake(direct)
@@ -280,6 +287,7 @@ cdef class ReadableStream(Stream):
         return Stream.leave(self)
 
     cdef int abort_with(self, str text) except -1:
+        self._is_left = True
         if self._unread > 0:
             self._chunks.clear()
             self._small = None

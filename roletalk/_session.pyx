@@ -12,8 +12,9 @@ from libc.stdlib cimport rand
 
 from ._calls cimport ANSWERED, FAILED, Waiter
 from ._channels cimport STREAM_FAILED, begin_stream
-from ._codec cimport (answer_size, parse, stream_answer_size, stream_number_size, write_answer,
-                     write_stream_answer)
+from ._codec cimport (
+    answer_size, parse, stream_answer_size, stream_number_size, write_answer, write_stream_answer,
+)
 from ._context cimport fill
 from ._debug cimport coarse_now
 from ._dispatch cimport event_text
@@ -24,7 +25,7 @@ from ._pyapi cimport (PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, Py
                       is_awaitable)
 from ._steps cimport Steps, blame, name_of
 from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_WRONG_CORRELATION, CLOSE_WRONG_MESSAGE_TYPE,
-                     DATA_OBJECT, DATA_STRING, MSG_ACQUAINT, MSG_MESSAGE, MSG_OPEN_READABLE,
+                     DATA_OBJECT, DATA_STRING, MSG_MESSAGE, MSG_OPEN_READABLE,
                      MSG_OPEN_WRITABLE, MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES,
                      MSG_STREAM_DATA, MSG_STREAM_REJECT, MSG_STREAM_RESOLVE)
 
@@ -100,6 +101,16 @@ cdef class Link(Connection):
             if (<StreamContext>context).task is not None:
                 (<StreamContext>context).task.cancel(text)
         return 0
+
+    @property
+    def stream_tasks(self):
+        """The handlers that serve streams of this connection, or are asked to."""
+        if self.channels is None:
+            return set()
+        tasks = {(<Stream>stream).task for stream in self.channels.by_number.values()}
+        tasks.update([(<StreamContext>context).task for context in self._asked])
+        tasks.discard(None)
+        return tasks
 
     def wait_for_room(self):
         """Have `owner.writable(link)` called once the unsent bytes are below the high-water mark."""
@@ -306,6 +317,8 @@ cdef class Link(Connection):
     cdef bint _adopt(self, Stream stream, uint64_t remote) except -1:
         """Have `stream` live here, where it was accepted; False when its channel is taken."""
         cdef uint64_t number = stream.number
+        if remote in self.channels.remote_numbers:
+            return False
         if self.channels.shared.is_go:
             # Go puts its own number into what it sends.
             number = remote
@@ -535,7 +548,6 @@ cdef class UnitCore(Responder):
             self.peer.counters.rejects_sent += 1
         return 0
 
-
     # ---- streams that handlers serve ------------------------------------------------------------------
 
     cdef int _answer_stream(self, StreamContext context, uint8_t kind, object value) except -1:
@@ -571,7 +583,6 @@ cdef class UnitCore(Responder):
         stream = context.stream = context.new_stream()
         begin_stream(stream, self.peer, self, self.streams)
         stream.reply = context
-        stream.remote_opened = True
         stream.task = context.task
         link._answered(context)
         link.channels.add(stream, number)

@@ -4,7 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
 from libc.stdint cimport uint8_t, uint64_t
 
-from ._calls cimport WAITING, done_call, failed_call
+from ._calls cimport WAITING, done_call, failed_call, new_call
 from ._channels cimport STREAM_FAILED, STREAM_FINISHED, STREAM_OPEN, abort_text, remote_text
 from ._codec cimport saturated_number
 from ._wire cimport FLAG_CHUNK, FLAG_ERROR, FLAG_FINISH, FLAG_QUOTA
@@ -126,6 +126,9 @@ cdef class WritableStream(Stream):
         self.peer.check_here()
         if self.state == STREAM_FINISHED:
             return
+        if self.is_awaited() and self.waiter.wakeup is None:
+            # A write that nobody has awaited so far.
+            await new_call(self.waiter)
         self._check_open()
         self._finish_now()
 
@@ -145,8 +148,13 @@ cdef class WritableStream(Stream):
     async def __aexit__(self, exc_type, exc, traceback):
         if exc is not None:
             self.abort_with(abort_text(exc, self.peer.expose_errors))
-        else:
+            return
+        try:
             await self.close()
+        except BaseException as error:
+            # Another task writes still, or this one was cancelled.
+            self.abort_with(abort_text(error, self.peer.expose_errors))
+            raise
 
 
 cdef object _contiguous(object data):

@@ -105,7 +105,9 @@ class Peer(PeerCore):
         if not 1024 <= max_message_size <= 1 << 30:
             raise ValueError("max_message_size is between 1 KiB and 1 GiB")
         if not 16 * 1024 <= stream_window <= 1 << 30 or stream_buffer < 0:
-            raise ValueError("stream_window is between 16 KiB and 1 GiB, stream_buffer not negative")
+            raise ValueError(
+                "stream_window is between 16 KiB and 1 GiB, stream_buffer not negative"
+            )
         if not isinstance(name, str) or len(name) > 1024:
             raise ValueError("name is a str of at most 1024 characters")
         super().__init__(
@@ -556,8 +558,9 @@ class Peer(PeerCore):
     async def close(self, timeout: float | None = 5.0) -> None:
         """Drain, fail our own pending requests with `UnitClosedError`, close all connections (4000).
 
-        All of it within `timeout` seconds; what is left then is cancelled and dropped.  May be called
-        twice: the second call waits for the first.
+        Handlers that serve streams get half a second: `drain` first to let long ones end.  Our own
+        streams fail with `StreamError`.  All of it within `timeout` seconds; what is left then is
+        cancelled and dropped.  May be called twice: the second call waits for the first.
         """
         if self.loop is None:
             self._shutdown.nothing_to_close()

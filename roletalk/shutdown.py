@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("roletalk")
 
 CANCEL_GRACE: Final = 1.0  # s
+STREAM_GRACE: Final = 0.5  # s for handlers that serve streams, when the peer is closed
 CLOSE_GRACE: Final = 0.1  # s for the closing handshakes, however late it is
 SENT_POLL: Final = 0.005  # s
 
@@ -35,7 +36,7 @@ class Shutdown:
 
     async def drain(self, timeout: float | None) -> None:
         with self._called():
-            await self._drain(_deadline(timeout))
+            await self._drain(_deadline(timeout), cut_streams=False)
 
     async def close(self, timeout: float | None) -> None:
         with self._called():
@@ -62,7 +63,7 @@ class Shutdown:
         finally:
             self._callers.discard(task)
 
-    async def _drain(self, deadline: float | None) -> None:
+    async def _drain(self, deadline: float | None, *, cut_streams: bool) -> None:
         peer = self._peer
         if not self.begun:
             self.begun = True
@@ -75,11 +76,24 @@ class Shutdown:
         for dialer in tuple(peer._dialers):
             dialer.stop()
             await dialer.wait_stopped(_left(deadline))
+        if cut_streams:
+            await self._streams_done(deadline)
         await self._handlers_done(deadline)
         await self._all_sent(deadline)
 
     async def _handlers_done(self, deadline: float | None) -> None:
-        tasks = {task for unit in self._peer.units for task in unit.tasks} - self._callers
+        await self._done({task for unit in self._peer.units for task in unit.tasks}, deadline)
+
+    async def _streams_done(self, deadline: float | None) -> None:
+        """Some streams never end by themselves: they do not hold up the closing of their peer."""
+        grace = clock() + STREAM_GRACE
+        tasks: set[asyncio.Task[Any]] = set()
+        for unit in self._peer.units:
+            tasks.update(*(link.stream_tasks for link in unit.connections))
+        await self._done(tasks, grace if deadline is None else min(grace, deadline))
+
+    async def _done(self, tasks: set[asyncio.Task[Any]], deadline: float | None) -> None:
+        tasks = tasks - self._callers
         if tasks:
             await asyncio.wait(tasks, timeout=_left(deadline))
         late = {task for task in tasks if not task.done()}
@@ -96,13 +110,15 @@ class Shutdown:
     async def _close(self, timeout: float | None) -> None:
         peer = self._peer
         deadline = _deadline(timeout)
-        await self._drain(deadline)
+        await self._drain(deadline, cut_streams=True)
 
         def error(role: str, event: str) -> UnitClosedError:
-            return UnitClosedError(
+            closed = UnitClosedError(
                 f"this peer was closed before {event!r} of role {role!r} was answered;"
                 " it may have been executed"
             )
+            closed.role, closed.event = role, event
+            return closed
 
         units = peer.units
         peer.fail_pending((unit.calls for unit in units), error)

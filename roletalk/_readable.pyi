@@ -1,0 +1,19 @@
+from types import TracebackType
+
+from typing_extensions import Buffer, Self, disjoint_base
+
+from ._channels import Stream
+
+@disjoint_base
+class ReadableStream(Stream):
+    async def read(self, n: int = -1) -> bytes: ...
+    async def readexactly(self, n: int) -> bytes: ...
+    async def readinto(self, buffer: Buffer) -> int: ...
+    def __aiter__(self) -> Self: ...
+    async def __anext__(self) -> bytes: ...
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
