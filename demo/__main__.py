@@ -18,6 +18,7 @@ from .patterns import show_broadcast, show_event, show_survey
 from .pipeline import show_pipeline
 from .processes import REPOSITORY, Worker, Workers
 from .report import Report
+from .streams import show_streams
 from .worker import KEY_ID
 
 INTERRUPTED = 128 + signal.SIGINT  # the status that shells give
@@ -41,6 +42,7 @@ async def run(folder: Path, number: int) -> int:
             await show_event(report, peer)
             await show_broadcast(report, peer)
             await show_survey(report, peer)
+            await show_streams(report, peer)
             await show_failover(report, peer, workers)
     except (roletalk.RoletalkError, asyncio.TimeoutError, RuntimeError) as error:
         report.check(False, f"it ended early: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""A worker: one process, one peer, four roles.
+"""A worker: one process, one peer, five roles.
 
 The gateway starts these.  By hand, in a shell whose ``ROLETALK_DEMO_KEY`` holds the key::
 
@@ -10,6 +10,7 @@ its gateway, however that ended.
 
 import argparse
 import asyncio
+import hashlib
 import os
 import re
 import sys
@@ -38,6 +39,7 @@ def add_roles(peer: roletalk.Peer) -> None:
     count = peer.role("count")
     square = peer.role("square")
     status = peer.role("status")
+    add_store(peer.role("store"))
 
     @tokenise.on_request("text")
     def to_words(ctx: roletalk.Context) -> list[str]:
@@ -65,6 +67,29 @@ def add_roles(peer: roletalk.Peer) -> None:
     @status.on_request("report")
     def report(_: roletalk.Context) -> dict[str, object]:
         return {"pid": os.getpid(), "served": served}
+
+
+def add_store(store: roletalk.Role) -> None:
+    """Keeps what is streamed to it, by name."""
+    kept: dict[str, list[bytes]] = {}
+
+    @store.on_readable("put")
+    async def put(ctx: roletalk.ReadableContext) -> None:
+        async with ctx.accept() as stream:
+            kept[ctx.data["name"]] = [chunk async for chunk in stream]
+
+    @store.on_request("digest")
+    def digest(ctx: roletalk.Context) -> str:
+        digested = hashlib.blake2b()
+        for chunk in kept[ctx.decode(str)]:
+            digested.update(chunk)
+        return digested.hexdigest()
+
+    @store.on_writable("get")
+    async def get(ctx: roletalk.WritableContext) -> None:
+        async with ctx.accept() as stream:
+            for chunk in kept.pop(ctx.data["name"]):
+                await stream.write(chunk)
 
 
 async def serve(name: str, port: int, key: str) -> None:

@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import json
 import os
+import select
 import socket
 import time
 import uuid
@@ -270,6 +271,10 @@ class Connection:
             self._buffer.clear()
             return data
         return self._receive(time.monotonic() + timeout)
+
+    def has_more(self) -> bool:
+        """Whether something can be read at once."""
+        return bool(self._buffer) or bool(select.select([self.sock], [], [], 0)[0])
 
     def _receive(self, deadline: float) -> bytes:
         left = deadline - time.monotonic()

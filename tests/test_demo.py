@@ -23,6 +23,8 @@ CHECKS = [
     "seen by 2 of 2 workers, once by each",
     "tokenise: even to",
     "count: even to",
+    "the digests are the same",
+    "requests were answered meanwhile",
     "every answer is the right one",
     "none lost: each was answered or failed",
     "the failed ones say why: UnitClosedError",

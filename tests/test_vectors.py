@@ -1,7 +1,7 @@
 """What the Go and the Node.js peer sent, read by ours, and written by ours in their place.
 
 The handshake's own recordings are replayed with the handshake, a live peer answers the others in
-`test_vectors_live`, and streams are not part of this version.
+`test_vectors_live`, and streams are in `test_stream_vectors`.
 """
 
 import json

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import roletalk
 from tests import rawclient as raw
 
 from .harness import (
@@ -147,19 +146,9 @@ def judge(player: Player, expectation: str) -> None:
         raise ValueError(f"unknown expectation {expectation!r}")
 
 
-def needs_streams(case: dict[str, Any]) -> bool:
-    """Whether the case begins only once a stream was opened."""
-    steps = case["frames_hex"]
-    opens = "@recv:107" in steps or any(step.startswith("@chan:") for step in steps)
-    return opens or case["name"] == "stream-channel-collision"
-
-
 def parameters(*, acquaint: bool) -> list[Any]:
-    skip = pytest.mark.skipif(
-        not hasattr(roletalk, "ReadableStream"), reason="streams are not there yet"
-    )
     return [
-        pytest.param(case, id=case["name"], marks=[skip] if needs_streams(case) else [])
+        pytest.param(case, id=case["name"])
         for case in CASES
         if case["name"].startswith("acquaint-") == acquaint
     ]

@@ -85,23 +85,18 @@ class Victim:
             _ = ctx.data
             self.calls["note"] += 1
 
-        if hasattr(service, "on_readable"):
-            self.serve_streams(service)
-
-    def serve_streams(self, service: Any) -> None:
+        @service.on_readable("up")
         async def up(ctx: Any) -> None:
             """A reader that never reads."""
             async with ctx.accept():
                 await asyncio.Event().wait()
 
+        @service.on_writable("down")
         async def down(ctx: Any) -> None:
             """A writer that has more to say than anybody should be made to hold."""
             async with ctx.accept() as stream:
                 for _ in range(STREAM_CHUNKS):
                     await stream.write(STREAM_CHUNK)
-
-        service.on_readable("up")(up)
-        service.on_writable("down")(down)
 
     def state(self) -> dict[str, Any]:
         """`seen` and `gone`: every unit that ever came or went; `calls`: handler calls by unit id;
