@@ -1,4 +1,4 @@
-"""Measures ours beside the reference, in turns: ``python -m bench``.
+"""Measures ours beside the references, in turns: ``python -m bench``.
 
 The machine's speed drifts, so only ratios taken within one round count.
 """
@@ -7,91 +7,33 @@ import argparse
 import json
 import os
 import sys
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from .commands import Child
-from .reference import build_cyecho
-from .report import Pair, Sample, as_json, describe_setting, print_scenario
+from .contenders import Contender, Contenders, Unavailable
+from .report import Outcome, as_json, describe_setting, print_scenario
+from .scenarios import SCENARIOS, Scenario, Turn
 
 WARM_UP_SECONDS = 0.5
 QUIET_LOAD = 1.0
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """What is asked of the client process, and on which cores."""
-
-    about: str
-    command: str
-    arguments: dict[str, Any]
-    one_core: bool = False
-
-
-def requests(event: str, in_flight: int, *, timed: bool = False) -> dict[str, Any]:
-    return {"event": event, "in_flight": in_flight, "timed": timed}
-
-
-# More of them go here: the raw floors, the Go peer, streams, many connections, memory.
-SCENARIOS = {
-    "p64": Scenario("64 requests in flight, sync handler", "requests", requests("echo", 64)),
-    "p64 async": Scenario(
-        "64 requests in flight, async handler", "requests", requests("echo_async", 64)
-    ),
-    "p256": Scenario("256 requests in flight, sync handler", "requests", requests("echo", 256)),
-    "p256 async": Scenario(
-        "256 requests in flight, async handler", "requests", requests("echo_async", 256)
-    ),
-    "sequential": Scenario(
-        "one request after the other, both sides on one core",
-        "requests",
-        requests("echo", 1, timed=True),
-        one_core=True,
-    ),
-    "one-way": Scenario("messages of 32 B, counted where they arrive", "messages", {}),
-}
-
-
-class Contender:
-    """The two processes of ours or of the reference."""
-
-    def __init__(self, name: str, stack: ExitStack) -> None:
-        self.server = stack.enter_context(Child("bench.server", name))
-        self.client = stack.enter_context(Child("bench.client", name, str(self.server.ask("port"))))
-
-    def pin(self, *, one_core: bool) -> None:
-        self.server.ask("pin", core=0)
-        self.client.ask("pin", core=0 if one_core else 1)
-
-    def measure(self, scenario: Scenario, seconds: float) -> Sample:
-        """Run `scenario` once."""
-        server_cpu, client_cpu = self.server.ask("cpu"), self.client.ask("cpu")
-        result = self.client.ask(scenario.command, seconds=seconds, **scenario.arguments)
-        server_cpu = self.server.ask("cpu") - server_cpu
-        client_cpu = self.client.ask("cpu") - client_cpu
-        count = result["count"]
-        return Sample(
-            per_second=count / result["seconds"],
-            client_us=1e6 * client_cpu / count,
-            server_us=1e6 * server_cpu / count,
-            p50_us=result.get("p50_us"),
-            p99_us=result.get("p99_us"),
-        )
-
-
-def measure(
-    scenario: Scenario, ours: Contender, reference: Contender, rounds: int, seconds: float
-) -> list[Pair]:
-    """A warm-up, then `rounds` of both, one after the other."""
-    for contender in (ours, reference):
+def measure(scenario: Scenario, contenders: Contenders, rounds: int, seconds: float) -> Outcome:
+    """A warm-up, then `rounds` of all turns, one after the other."""
+    turns: list[tuple[Turn, Contender]] = []
+    outcome = Outcome([])
+    for turn in scenario.turns:
+        try:
+            turns.append((turn, contenders.get(turn.contender)))
+        except Unavailable as error:
+            outcome.missing[turn.label] = str(error)
+    for turn, contender in turns:
         contender.pin(one_core=scenario.one_core)
-        contender.measure(scenario, WARM_UP_SECONDS)
-    return [
-        Pair(ours.measure(scenario, seconds), reference.measure(scenario, seconds))
-        for _ in range(rounds)
-    ]
+        contender.measure(turn, WARM_UP_SECONDS)
+    for _ in range(rounds):
+        outcome.rounds.append(
+            {turn.label: contender.measure(turn, seconds) for turn, contender in turns}
+        )
+    return outcome
 
 
 def main() -> int:
@@ -106,19 +48,16 @@ def main() -> int:
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds and --seconds must be positive")
 
-    build_cyecho()
     print(", ".join(f"{name} {value}" for name, value in describe_setting().items()))
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > QUIET_LOAD:
         print(f"the machine is busy (load {load:.1f}): trust the CPU figures, not the rates")
-    results: dict[str, list[Pair]] = {}
-    with ExitStack() as stack:
-        ours, reference = Contender("roletalk", stack), Contender("cyecho", stack)
+    outcomes: dict[str, Outcome] = {}
+    with Contenders() as contenders:
         for name in options.scenario or SCENARIOS:
-            scenario = SCENARIOS[name]
-            results[name] = measure(scenario, ours, reference, options.rounds, options.seconds)
-            print_scenario(name, scenario.about, results[name])
+            outcomes[name] = measure(SCENARIOS[name], contenders, options.rounds, options.seconds)
+            print_scenario(name, SCENARIOS[name], outcomes[name])
     if options.json is not None:
-        options.json.write_text(json.dumps(as_json(results), indent=2) + "\n")
+        options.json.write_text(json.dumps(as_json(outcomes), indent=2) + "\n")
     return 0
 
 

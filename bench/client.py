@@ -1,9 +1,11 @@
-"""The client process of one contender: ``python -m bench.client roletalk|cyecho PORT``.
+"""The client process of one contender: ``python -m bench.client roletalk|cyecho|uvloop PORT``.
 
-Both answer to the same commands:
+Each answers to those of these commands that it knows:
 
 - ``requests``: keep `in_flight` of them going for `seconds`; with `timed`, note how long each took
 - ``messages``: send one-way for `seconds`, then wait until the server has said how many came
+- ``stream``: chunks of so many bytes for `seconds`, to the server ("up") or from it ("down")
+- ``beside``: such a stream, and beside it on the same connection one timed request after the other
 """
 
 import asyncio
@@ -16,23 +18,11 @@ import uvloop
 
 import roletalk
 
+from .bulk import BulkClient
 from .commands import serve_commands
+from .measured import KEY, PAYLOAD, Result, checked, result
 from .reference import load_cyecho
-from .server import KEY
-
-PAYLOAD = bytes(range(32))
-
-Result = dict[str, Any]
-
-
-def result(count: int, seconds: float, latencies: list[int]) -> Result:
-    """What both commands answer; `latencies` are in nanoseconds."""
-    answer: Result = {"count": count, "seconds": seconds}
-    if latencies:
-        latencies.sort()
-        answer["p50_us"] = latencies[len(latencies) // 2] / 1000
-        answer["p99_us"] = latencies[len(latencies) * 99 // 100] / 1000
-    return answer
+from .streams import stream_commands
 
 
 async def drive_roletalk(port: int) -> None:
@@ -85,7 +75,9 @@ async def drive_roletalk(port: int) -> None:
         await peer.connect(f"ws://127.0.0.1:{port}")
         destination = peer.destination("bench")
         await destination.wait_ready(timeout=5)
-        await serve_commands({"requests": requests, "messages": messages})
+        await serve_commands(
+            {"requests": requests, "messages": messages, **stream_commands(destination)}
+        )
 
 
 async def drive_cyecho(port: int) -> None:
@@ -123,13 +115,16 @@ async def drive_cyecho(port: int) -> None:
     await serve_commands({"requests": requests, "messages": messages})
 
 
-def checked(sent: int, arrived: Any, seconds: float) -> Result:
-    """The result of one-way messages.  Raises `RuntimeError` unless all of them arrived."""
-    if sent != arrived:
-        raise RuntimeError(f"{sent} messages were sent, {arrived} arrived")
-    return result(sent, seconds, [])
+async def drive_uvloop(port: int) -> None:
+    client = await BulkClient.connect(port)
+
+    async def stream(direction: str, chunk: int, seconds: float) -> Result:
+        count, took = await client.stream(direction, chunk, seconds)
+        return result(count / 1e6, took, [])
+
+    await serve_commands({"stream": stream})
 
 
 if __name__ == "__main__":
-    drive = {"roletalk": drive_roletalk, "cyecho": drive_cyecho}[sys.argv[1]]
-    uvloop.run(drive(int(sys.argv[2])))
+    drivers = {"roletalk": drive_roletalk, "cyecho": drive_cyecho, "uvloop": drive_uvloop}
+    uvloop.run(drivers[sys.argv[1]](int(sys.argv[2])))

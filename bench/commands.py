@@ -51,10 +51,10 @@ async def serve_commands(commands: Mapping[str, Command]) -> None:
 class Child:
     """A process of the benchmark, as its driver sees it.  Leaving the block ends it."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
-        self._name = f"{module} {' '.join(arguments)}"
+    def __init__(self, *command: str) -> None:
+        self._name = " ".join(command)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            command,
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The server process of one contender: ``python -m bench.server roletalk|cyecho``."""
+"""The server process of one contender: ``python -m bench.server roletalk|cyecho|uvloop``."""
 
 import sys
 
@@ -7,10 +7,11 @@ import uvloop
 
 import roletalk
 
+from .bulk import serve_bulk
 from .commands import serve_commands
+from .measured import KEY
 from .reference import load_cyecho
-
-KEY = ("bench", "not a secret: it is in the source")
+from .streams import serve_streams
 
 
 async def serve_roletalk() -> None:
@@ -39,6 +40,7 @@ async def serve_roletalk() -> None:
             number, received = received, 0
             return number
 
+        serve_streams(role)
         listener = await peer.listen("127.0.0.1", 0)
 
         async def port() -> int:
@@ -63,5 +65,16 @@ async def serve_cyecho() -> None:
     server.close()
 
 
+async def serve_uvloop() -> None:
+    server = await serve_bulk()
+
+    async def port() -> int:
+        return int(server.sockets[0].getsockname()[1])
+
+    await serve_commands({"port": port})
+    server.close()
+
+
 if __name__ == "__main__":
-    uvloop.run({"roletalk": serve_roletalk, "cyecho": serve_cyecho}[sys.argv[1]]())
+    servers = {"roletalk": serve_roletalk, "cyecho": serve_cyecho, "uvloop": serve_uvloop}
+    uvloop.run(servers[sys.argv[1]]())
