@@ -52,10 +52,10 @@ class Bulk(asyncio.BufferedProtocol):
     async def write(self, chunk: bytes, seconds: float) -> int:
         """Write `chunk` again and again for so many seconds.  Returns the number of bytes."""
         self._chunk, self._until, self._sent = chunk, perf_counter() + seconds, 0
-        self._finished = asyncio.get_running_loop().create_future()
+        finished = self._finished = asyncio.get_running_loop().create_future()
         if not self._paused:
             self._pump()
-        return await self._finished
+        return await finished
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -48,6 +48,7 @@ cdef class Channels:
         dict by_number                 # our channel number -> Stream
         set remote_numbers             # the other ends of those, and of what was asked for
         object _ready                  # deque of streams that have bytes and credit
+        Py_ssize_t _chunk              # bytes of one frame, at most
         Py_ssize_t _turn               # bytes sent since the loop had its turn
         bint _waits_for_turn
 
@@ -90,7 +91,7 @@ cdef class Stream:
     # What the two kinds do.  `direct`: no task is current, so a waiting one may be stepped at once.
     cdef int receive(self, uint8_t flag, const uint8_t* data, Py_ssize_t size, bint direct) except -1
     cdef int opened(self) except -1
-    cdef Py_ssize_t send_some(self) except -1
+    cdef Py_ssize_t send_some(self, Py_ssize_t most) except -1
     cdef int ended(self) except -1
     cdef int handler_returned(self) except -1
 

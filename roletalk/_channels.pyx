@@ -25,8 +25,10 @@ cdef enum:
     # A new stream's window is this part of what is left: the first ones get all they may have, and
     # there is something for the thousandth.
     WINDOW_SHARE = 16
-    # Bytes sent for streams until the loop gets its turn.
+    # Bytes sent for streams until the loop gets its turn, and what a frame costs besides its bytes.
     TURN_BYTES = 131072
+    FRAME_COST = 256
+    CHUNK = 65536                      # bytes of one frame, at most
     ERROR_TEXT = 4096                  # characters of an abort that are sent and kept
 
 
@@ -83,6 +85,7 @@ cdef class Channels:
         self.by_number = {}
         self.remote_numbers = set()
         self._ready = deque()
+        self._chunk = min(CHUNK, peer.limits.max_message_size - MAX_HEAD)
 
     # ---- which there are -----------------------------------------------------------------------------
 
@@ -148,7 +151,7 @@ cdef class Channels:
                 return 0
             stream = <Stream>self._ready.popleft()
             stream.is_queued = False
-            self._turn += stream.send_some()
+            self._turn += FRAME_COST + stream.send_some(self._chunk)
         return 0
 
     def _next_turn(self):
@@ -197,7 +200,7 @@ cdef class Stream:
     cdef int opened(self) except -1:
         return 0
 
-    cdef Py_ssize_t send_some(self) except -1:
+    cdef Py_ssize_t send_some(self, Py_ssize_t most) except -1:
         return 0
 
     cdef int ended(self) except -1:

@@ -506,7 +506,7 @@ cdef class UnitCore(Responder):
                 else:
                     _log.info("handler %s turned a message down: %.200r", name_of(handler.function), text)
                 return 0
-        elif isinstance(error, StreamError) and _has_failed_stream(context):
+        elif isinstance(error, StreamError) and _has_lost_stream(context):
             _log.debug("the stream of handler %s is over: %s", name_of(handler.function), error)
             text = "internal error"
         else:
@@ -601,9 +601,15 @@ cdef class UnitCore(Responder):
         return (<Stream>stream).handler_returned()
 
 
-cdef bint _has_failed_stream(Context context) noexcept:
-    return (isinstance(context, StreamContext) and (<StreamContext>context).stream is not None
-            and (<StreamContext>context).stream.state == STREAM_FAILED)
+cdef bint _has_lost_stream(Context context) noexcept:
+    """Whether the stream that its handler serves has failed, or could not be accepted any more."""
+    if not isinstance(context, StreamContext):
+        return False
+    stream = (<StreamContext>context).stream
+    if stream is not None:
+        return (<Stream>stream).state == STREAM_FAILED
+    connection = (<StreamContext>context).connection
+    return connection is not None and (<Link>connection)._state != OPEN
 
 
 cdef str _exposed(object error):

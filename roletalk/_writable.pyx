@@ -11,9 +11,6 @@ from ._wire cimport FLAG_CHUNK, FLAG_ERROR, FLAG_FINISH, FLAG_QUOTA
 
 from .errors import StreamError
 
-cdef enum:
-    CHUNK = 65536                      # bytes of one frame, at most
-
 # Above what any quota can say (docs/protocol.md, section 7).
 cdef Py_ssize_t MOST_CREDIT = (<Py_ssize_t>1 << 53) - 1
 
@@ -72,8 +69,8 @@ cdef class WritableStream(Stream):
         # One that was cancelled left the rest of its bytes here.
         return self._drop_rest()
 
-    cdef Py_ssize_t send_some(self) except -1:
-        cdef Py_ssize_t size = min(self._left, self.credit, <Py_ssize_t>CHUNK)
+    cdef Py_ssize_t send_some(self, Py_ssize_t most) except -1:
+        cdef Py_ssize_t size = min(self._left, self.credit, most)
         if self.waiter is not None and self.waiter.state != WAITING:
             # The write was cancelled.
             self._drop_rest()

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
@@ -289,6 +289,36 @@ class GoPeer:
     async def send(self, role: str, event: str, value: Any = None, *, unit: str = "") -> None:
         await self.call("send", role=role, event=event, value=go_value(value), unit=unit)
 
+    async def open_stream(
+        self,
+        kind: str,
+        role: str,
+        event: str,
+        value: Any = None,
+        *,
+        unit: str = "",
+        timeout_ms: int = 15_000,
+    ) -> GoStream:
+        """Ask for a stream of which Go has the ``"reader"`` or ``"writer"``; a reject raises."""
+        opened = await self.call(
+            "stream_open",
+            which=kind,
+            role=role,
+            event=event,
+            value=go_value(value),
+            unit=unit,
+            timeout_ms=timeout_ms,
+        )
+        return GoStream(self, opened["stream"], GoValue.parse(opened["value"]))
+
+    async def stream(self, kind: str, text: str | None = None) -> GoStream:
+        """A stream that Go's handler "accept" accepted, the next or the one that `text` asked for."""
+        match: dict[str, Any] = {"kind": kind}
+        if text is not None:
+            match["value"] = {"t": "string", "v": text, "datatype": 3}
+        report = await self.event("stream", **match)
+        return GoStream(self, report["stream"], GoValue.parse(report["value"]))
+
     async def event(self, event: str, timeout: float = PATIENCE_S, **match: Any) -> dict[str, Any]:
         """The next event of that name with these fields, taken out of what has been reported."""
         wanted = {"event": event} | match
@@ -354,6 +384,49 @@ class GoPeer:
         assert self._process.stderr is not None
         async for line in self._process.stderr:
             self._stderr.append(line.decode(errors="replace"))
+
+
+class Passed(NamedTuple):
+    """What has passed through one end of a stream."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class GoStream:
+    """Go's end of a stream.  `value` came with it: with the request, or with the acceptance.
+
+    The commands give what has passed through it since it was opened, and the text of the error
+    that ended it: "EOF" for the regular end, "" while there is none.
+    """
+
+    peer: GoPeer
+    number: int
+    value: GoValue
+
+    async def _command(self, do: str, **fields: Any) -> tuple[Passed, str]:
+        result = await self.peer.call(do, stream=self.number, **fields)
+        return Passed(result["bytes"], result["sha256"]), result["end"]
+
+    async def read(self, size: int = -1, *, chunk: int = 1 << 15) -> tuple[Passed, str]:
+        """Read `size` bytes, all if negative, at most `chunk` of them at a time."""
+        return await self._command("stream_read", size=size, chunk=chunk)
+
+    async def write(self, size: int, *, chunk: int = 1 << 14) -> tuple[Passed, str]:
+        """Write `size` bytes, until it fails if negative, `chunk` of them at a time."""
+        return await self._command("stream_write", size=size, chunk=chunk)
+
+    async def close(self) -> tuple[Passed, str]:
+        return await self._command("stream_close")
+
+    async def abort(self, text: str) -> tuple[Passed, str]:
+        return await self._command("stream_abort", text=text)
+
+    async def progress(self) -> int:
+        """The bytes that have passed, also while a command moves more of them."""
+        count: int = await self.peer.call("stream_progress", stream=self.number)
+        return count
 
 
 async def _within(seconds: float, future: asyncio.Future[Any], what: str) -> Any:

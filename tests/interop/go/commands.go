@@ -25,6 +25,10 @@ type Command struct {
 	Which       string `json:"which"`
 	Count       int    `json:"count"`
 	Concurrency int    `json:"concurrency"`
+	Stream      int    `json:"stream"`
+	Size        int    `json:"size"`
+	Chunk       int    `json:"chunk"`
+	Text        string `json:"text"`
 }
 
 func (peer *controlled) execute(command Command) (any, error) {
@@ -62,6 +66,10 @@ func (peer *controlled) execute(command Command) (any, error) {
 		return peer.request(command)
 	case "burst":
 		return peer.burst(command)
+	case "stream_open":
+		return peer.openStream(command)
+	case "stream_read", "stream_write", "stream_close", "stream_abort", "stream_progress":
+		return peer.streamCommand(command)
 	case "release":
 		peer.release <- struct{}{}
 		return nil, nil

@@ -88,5 +88,6 @@ func (peer *controlled) serve(name string) *roletalk.Role {
 		peer.gate.wait(data.Of)
 		ctx.Reply(data.Index)
 	})
+	peer.serveStreams(role)
 	return role
 }

@@ -34,6 +34,7 @@ type controlled struct {
 	counter  atomic.Int64
 	release  chan struct{}
 	gate     gate
+	streams  streams
 }
 
 // emit writes an event, under the key "event".
