@@ -47,6 +47,7 @@ cdef class Channels:
         readonly UnitStreams shared
         dict by_number                 # our channel number -> Stream
         set remote_numbers             # the other ends of those, and of what was asked for
+        Py_ssize_t _readers            # streams that are open and read
         object _ready                  # deque of streams that have bytes and credit
         Py_ssize_t _chunk              # bytes of one frame, at most
         Py_ssize_t _turn               # bytes sent since the loop had its turn
@@ -57,6 +58,8 @@ cdef class Channels:
     cdef int receive(self, uint64_t number, uint8_t flag, const uint8_t* data, Py_ssize_t size,
                      bint direct) except -1
     # Those that are opening fail too when there is another connection; without one their unit is gone.
+    # A stream that is read begins (1) or has got all it gets (-1).
+    cdef int count_reader(self, int by) except -1
     cdef int fail_all(self, str text, bint opening_too) except -1
     cdef int enqueue(self, Stream stream) except -1
     cdef int pump(self) except -1

@@ -105,6 +105,13 @@ cdef class Channels:
             self.remote_numbers.discard(stream.remote)
         return 0
 
+    cdef int count_reader(self, int by) except -1:
+        pace = self.connection.pace
+        self._readers += by
+        if pace is not None and self._readers == (1 if by > 0 else 0):
+            pace(by > 0)
+        return 0
+
     cdef int fail_all(self, str text, bint opening_too) except -1:
         cdef Stream stream
         self._ready.clear()

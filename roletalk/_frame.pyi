@@ -32,6 +32,7 @@ class FrameLimits:
 @disjoint_base
 class Connection(WSListener):
     watch: Callable[[bool], object] | None
+    pace: Callable[[bool], object] | None
     def __init__(
         self, loop: asyncio.AbstractEventLoop, limits: FrameLimits, *, is_client: bool
     ) -> None: ...

@@ -268,7 +268,7 @@ cdef class Connection(WSListener):
             self.closed()
         finally:
             self._out.release()
-            self.watch = None
+            self.watch = self.pace = None
             # Break the cycle transport -> protocol -> picows -> self -> transport.
             self._write = self._writelines = self._write_buffer_size = None
 

@@ -216,6 +216,7 @@ cdef class ReadableStream(Stream):
 
     cdef int opened(self) except -1:
         self._window = self.shared.take_window()
+        self.channels.count_reader(1)
         return self._grant()
 
     cdef int _consumed(self, Py_ssize_t size) except -1:
@@ -275,6 +276,8 @@ cdef class ReadableStream(Stream):
     # ---- the end -------------------------------------------------------------------------------------
 
     cdef int ended(self) except -1:
+        if self._window > 0:
+            self.channels.count_reader(-1)
         # What is unread counts until it is read, or nobody will.
         return self.leave() if self._unread == 0 else 0
 

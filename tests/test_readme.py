@@ -10,19 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from .helpers import eventually, pair, ready, run
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def quick_start() -> str:
+def block(beginning: str) -> str:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (program,) = [block for block in blocks if block.startswith("# hello.py\n")]
+    (program,) = [block for block in blocks if block.startswith(beginning)]
     return str(program)
 
 
 @pytest.mark.slow
 def test_the_quick_start(tmp_path: Path) -> None:
     program = tmp_path / "hello.py"
-    program.write_text(quick_start(), encoding="utf-8")
+    program.write_text(block("# hello.py\n"), encoding="utf-8")
     serving = subprocess.Popen(
         [sys.executable, "-u", str(program), "serve"], stdout=subprocess.PIPE, text=True
     )
@@ -47,6 +49,20 @@ def test_the_quick_start(tmp_path: Path) -> None:
     finally:
         serving.kill()
         serving.communicate()
+
+
+def test_the_stream(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+            names = {"store": server.role("store"), "peer": client, "folder": tmp_path}
+            exec(block("@store.on_readable"), names)
+            await ready(client, "store")
+            (tmp_path / "sent").write_bytes(bytes(range(256)) * 10_000)
+            await names["send"](tmp_path / "sent")  # type: ignore[operator]
+            await eventually(lambda: server.stats()["streams"] == 0)
+            assert (tmp_path / "7").read_bytes() == (tmp_path / "sent").read_bytes()
+
+    run(main())
 
 
 @pytest.mark.parametrize("command", ["make demo", "make test"])

@@ -155,6 +155,18 @@ def test_closing_a_unit_closes_all_of_its_connections() -> None:
     run(main())
 
 
+def test_leaving_the_block_of_a_unit_closes_it() -> None:
+    async def main() -> None:
+        async with pair() as (_, client):
+            (unit,) = client.units
+            async with unit as entered:
+                assert entered is unit and unit.connected
+            assert not unit.connected
+            assert client.units == ()
+
+    run(main())
+
+
 def test_connections_may_be_made_from_both_sides() -> None:
     async def main() -> None:
         async with peers("a", "b") as (a, b):
