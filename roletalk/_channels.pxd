@@ -25,7 +25,7 @@ cdef class UnitStreams:
         readonly Py_ssize_t open       # asked for, opening or open, or ended with bytes unread
         Py_ssize_t limit
         Py_ssize_t window              # bytes of one stream, at most
-        readonly Py_ssize_t left       # bytes that windows beyond the smallest may still take together
+        readonly Py_ssize_t spare      # bytes that windows beyond the smallest may still take together
         readonly Py_ssize_t first_credit  # bytes that either end may send before the first quota
         readonly bint is_exact         # never sends beyond its credit: a peer of ours
         readonly bint is_go
@@ -34,7 +34,9 @@ cdef class UnitStreams:
     cdef bint enter(self) noexcept
     cdef void leave(self) noexcept
     cdef uint64_t new_number(self) noexcept
-    cdef Py_ssize_t take_window(self) noexcept
+    cdef Py_ssize_t take_window(self, bint is_masked) noexcept
+    # What `window` becomes when it should be `wanted`: at least itself.
+    cdef Py_ssize_t widen(self, Py_ssize_t window, Py_ssize_t wanted) noexcept
     cdef void return_window(self, Py_ssize_t window) noexcept
 
 
@@ -47,19 +49,18 @@ cdef class Channels:
         readonly UnitStreams shared
         dict by_number                 # our channel number -> Stream
         set remote_numbers             # the other ends of those, and of what was asked for
-        Py_ssize_t _readers            # streams that are open and read
         object _ready                  # deque of streams that have bytes and credit
         Py_ssize_t _chunk              # bytes of one frame, at most
-        Py_ssize_t _turn               # bytes sent since the loop had its turn
+        Py_ssize_t _turn               # what was sent since the loop was last given its turn
         bint _waits_for_turn
 
+    # Whether a stream of ours may have `remote` at its other end.
+    cdef bint is_free(self, uint64_t remote) except -1
     cdef int add(self, Stream stream, uint64_t number) except -1
     cdef int forget(self, Stream stream) except -1
     cdef int receive(self, uint64_t number, uint8_t flag, const uint8_t* data, Py_ssize_t size,
                      bint direct) except -1
     # Those that are opening fail too when there is another connection; without one their unit is gone.
-    # A stream that is read begins (1) or has got all it gets (-1).
-    cdef int count_reader(self, int by) except -1
     cdef int fail_all(self, str text, bint opening_too) except -1
     cdef int enqueue(self, Stream stream) except -1
     cdef int pump(self) except -1

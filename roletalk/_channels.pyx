@@ -20,9 +20,17 @@ from ._wire cimport CORRELATION_BITS, FLAG_ERROR, FLAG_QUOTA, MSG_STREAM_DATA
 
 from .errors import Reject, StreamError
 
+# Go's own channel numbers, which our ends have to take over, are small and count up.
+cdef uint64_t FIRST_BESIDE_GO = 1 << 30
+
 cdef enum:
     FIRST_WINDOW = 16384               # docs/protocol.md, section 7
-    # A new stream's window is this part of what is left: the first ones get all they may have, and
+    # Where a window begins: more than the pipe holds only makes what comes after it wait.  On the side
+    # that has to take masks off the reader is the slower one, and all of the window queues up; on the
+    # other one it waits for the writer, and a wider window saves that one some waiting.
+    MASKED_WINDOW = 196608
+    PLAIN_WINDOW = 1048576
+    # No window takes more than this part of what is left: the first ones get all they may have, and
     # there is something for the thousandth.
     WINDOW_SHARE = 16
     # Bytes sent for streams until the loop gets its turn, and what a frame costs besides its bytes.
@@ -36,7 +44,7 @@ cdef class UnitStreams:
     def __init__(self, PeerCore peer):
         self.limit = peer.max_streams
         self.window = peer.stream_window
-        self.left = peer.stream_buffer
+        self.spare = peer.stream_buffer
         self.first_credit = FIRST_WINDOW
         self._next_number = 1
 
@@ -45,9 +53,7 @@ cdef class UnitStreams:
         self.is_exact = is_exact
         self.is_go = is_go
         self.first_credit = first_credit
-        if is_go:
-            # Its own numbers, which ours have to take over, are small and count up.
-            self._next_number = 1 << 30
+        self._next_number = FIRST_BESIDE_GO if is_go else 1
 
     cdef bint enter(self) noexcept:
         if self.open >= self.limit:
@@ -62,19 +68,21 @@ cdef class UnitStreams:
         cdef uint64_t number = self._next_number
         self._next_number += 1
         if self._next_number >> CORRELATION_BITS:
-            self._next_number = 1
+            self._next_number = FIRST_BESIDE_GO if self.is_go else 1
         return number
 
-    cdef Py_ssize_t take_window(self) noexcept:
-        cdef Py_ssize_t smallest = self.first_credit
-        cdef Py_ssize_t extra = min(self.window - smallest, self.left // WINDOW_SHARE)
+    cdef Py_ssize_t take_window(self, bint is_masked) noexcept:
+        return self.widen(self.first_credit, MASKED_WINDOW if is_masked else PLAIN_WINDOW)
+
+    cdef Py_ssize_t widen(self, Py_ssize_t window, Py_ssize_t wanted) noexcept:
+        cdef Py_ssize_t extra = min(min(wanted, self.window) - window, self.spare // WINDOW_SHARE)
         if extra <= 0:
-            return smallest
-        self.left -= extra
-        return smallest + extra
+            return window
+        self.spare -= extra
+        return window + extra
 
     cdef void return_window(self, Py_ssize_t window) noexcept:
-        self.left += window - self.first_credit
+        self.spare += window - self.first_credit
 
 
 cdef class Channels:
@@ -93,6 +101,14 @@ cdef class Channels:
     def count(self):
         return len(self.by_number)
 
+    cdef bint is_free(self, uint64_t remote) except -1:
+        if remote in self.remote_numbers:
+            return False
+        if not self.shared.is_go:
+            return True
+        # Our end takes the same number, and must not meet one that we chose.
+        return 0 < remote < FIRST_BESIDE_GO and remote not in self.by_number
+
     cdef int add(self, Stream stream, uint64_t number) except -1:
         stream.channels = self
         stream.number = number
@@ -100,16 +116,10 @@ cdef class Channels:
         return 0
 
     cdef int forget(self, Stream stream) except -1:
-        self.by_number.pop(stream.number, None)
+        if self.by_number.get(stream.number) is stream:
+            del self.by_number[stream.number]
         if stream.head_size > 0:
             self.remote_numbers.discard(stream.remote)
-        return 0
-
-    cdef int count_reader(self, int by) except -1:
-        pace = self.connection.pace
-        self._readers += by
-        if pace is not None and self._readers == (1 if by > 0 else 0):
-            pace(by > 0)
         return 0
 
     cdef int fail_all(self, str text, bint opening_too) except -1:
@@ -249,9 +259,12 @@ cdef class Stream:
             return (<Waiter>opening).settle(FAILED, self.failure(), direct)
         if self.is_awaited():
             waiter, self.waiter = self.waiter, None
-            return (<Waiter>waiter).settle(FAILED, self.failure(), direct)
+            wakeup = (<Waiter>waiter).wakeup
+            (<Waiter>waiter).settle(FAILED, self.failure(), direct)
+            # The handler is told, unless a task of its own waited, or nobody.
+            self.is_told = wakeup is not None and getattr(wakeup, "__self__", self.task) is self.task
         if self.task is not None:
-            # It may have been woken already, and about to learn of it from its next operation.
+            # It may have been woken already, and about to learn of it from its operation.
             self.peer.loop.call_soon(self._cancel_handler)
         return 0
 

@@ -42,7 +42,6 @@ cdef class Connection(WSListener):
         readonly uint64_t bytes_sent       # of frames
         readonly double received_at        # s, when the last read batch began
         public object watch            # called with True/False: tell / stop telling of every byte read
-        public object pace             # called with True/False: read in pieces / whatever there is
         ConnectionState _state
         WSTransport _ws
         object _transport

@@ -32,7 +32,6 @@ class FrameLimits:
 @disjoint_base
 class Connection(WSListener):
     watch: Callable[[bool], object] | None
-    pace: Callable[[bool], object] | None
     def __init__(
         self, loop: asyncio.AbstractEventLoop, limits: FrameLimits, *, is_client: bool
     ) -> None: ...

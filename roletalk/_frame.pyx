@@ -44,6 +44,8 @@ cdef enum:
     DRAINED = 16384
     MASK_POOL = 4096
 
+cdef double UNASKED_PONG = 0.75        # s between them, at the least; a JS peer gives up after 2
+
 
 # ---- masks -----------------------------------------------------------------------------------------
 # RFC 6455, 5.3 asks for masks from a strong source of entropy: a pool of the system's random bytes.
@@ -104,9 +106,6 @@ cdef inline uint32_t _mask_after(uint32_t mask, Py_ssize_t size) noexcept:
     for i in range(4):
         turned_bytes[i] = mask_bytes[(size + i) & 3]
     return turned
-
-
-cdef double UNASKED_PONG = 0.75        # s between them, at the least; a JS peer gives up after 2
 
 
 cdef bint _is_sendable_close_code(int code) noexcept:
@@ -268,7 +267,7 @@ cdef class Connection(WSListener):
             self.closed()
         finally:
             self._out.release()
-            self.watch = self.pace = None
+            self.watch = None
             # Break the cycle transport -> protocol -> picows -> self -> transport.
             self._write = self._writelines = self._write_buffer_size = None
 
@@ -293,7 +292,8 @@ cdef class Connection(WSListener):
             self.drained()
 
     cdef int _resume_reading(self) except -1:
-        if not self._reading_paused and self._holds == 0 and self._state != CLOSED:
+        # Once it is closing the remote's close frame is to be read, whoever is behind.
+        if self._state == CLOSING or (self._state == OPEN and not self._reading_paused and self._holds == 0):
             self._transport.resume_reading()
         return 0
 
@@ -634,7 +634,7 @@ cdef class Connection(WSListener):
         if self._close_timer is None:
             self._close_timer = self.loop.call_later(self.limits.close_timeout, self.abort)
         self.closing()
-        if self._reading_paused:
+        if self._reading_paused or self._holds > 0:
             self._reading_paused = False
             self._resume_reading()
         return 0

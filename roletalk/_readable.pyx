@@ -10,12 +10,17 @@ from libc.string cimport memcpy
 
 from ._channels cimport STREAM_FAILED, STREAM_FINISHED, STREAM_OPEN, abort_text, remote_text
 from ._codec cimport number_size, write_number
+from ._debug cimport now
 from ._wire cimport FLAG_CHUNK, FLAG_ERROR, FLAG_FINISH, FLAG_QUOTA
 
 cdef enum:
     # A chunk below this that has to wait for its reader is put together with its neighbours.
     SMALL_CHUNK = 4096
     GATHERED = 65536
+    # The rate is taken over this many windows: bursts come from the scheduling of processes.
+    RATE_WINDOWS = 8
+
+cdef double INFINITE = float("inf")
 
 
 cdef class ReadableStream(Stream):
@@ -152,15 +157,15 @@ cdef class ReadableStream(Stream):
             if self._small is None:
                 self._small = WriteBuffer()
             memcpy(self._small.append(size), data, size)
-            if self._small.size < GATHERED:
-                return 0
-            self._chunks.append(PyBytes_FromStringAndSize(self._small.data, self._small.size))
-            self._small.clear()
-            return 0
+            return self._queue_small() if self._small.size >= GATHERED else 0
         if self._small is not None and self._small.size > 0:
-            self._chunks.append(PyBytes_FromStringAndSize(self._small.data, self._small.size))
-            self._small.clear()
+            self._queue_small()
         self._chunks.append(PyBytes_FromStringAndSize(data, size))
+        return 0
+
+    cdef int _queue_small(self) except -1:
+        self._chunks.append(PyBytes_FromStringAndSize(self._small.data, self._small.size))
+        self._small.release()
         return 0
 
     cdef bytes _take(self, Py_ssize_t most):
@@ -168,8 +173,7 @@ cdef class ReadableStream(Stream):
         cdef bytes chunk, piece
         cdef Py_ssize_t size
         if not self._chunks:
-            self._chunks.append(PyBytes_FromStringAndSize(self._small.data, self._small.size))
-            self._small.release()
+            self._queue_small()
         chunk = self._chunks[0]
         size = PyBytes_GET_SIZE(chunk) - self._at
         if most < 0 or size <= most:
@@ -189,8 +193,7 @@ cdef class ReadableStream(Stream):
         cdef bytes chunk
         while filled < size and self._unread > filled:
             if not self._chunks:
-                self._chunks.append(PyBytes_FromStringAndSize(self._small.data, self._small.size))
-                self._small.release()
+                self._queue_small()
             chunk = self._chunks[0]
             part = min(size - filled, PyBytes_GET_SIZE(chunk) - self._at)
             memcpy(to + filled, PyBytes_AS_STRING(chunk) + self._at, part)
@@ -203,7 +206,7 @@ cdef class ReadableStream(Stream):
         return filled
 
     cdef int _put_back(self, bytes data) except -1:
-        if self._is_left:
+        if self._given_up:
             return 0
         if self._at > 0:
             self._chunks[0] = self._chunks[0][self._at:]
@@ -215,8 +218,9 @@ cdef class ReadableStream(Stream):
     # ---- flow control --------------------------------------------------------------------------------
 
     cdef int opened(self) except -1:
-        self._window = self.shared.take_window()
-        self.channels.count_reader(1)
+        self._window = self.shared.take_window(not self.channels.connection.is_client)
+        self._round_trip = INFINITE
+        self._rate_from = now()
         return self._grant()
 
     cdef int _consumed(self, Py_ssize_t size) except -1:
@@ -232,14 +236,42 @@ cdef class ReadableStream(Stream):
 
     cdef int _grant(self) except -1:
         cdef char[8] quota
-        cdef Py_ssize_t more = self._window - self._unread - self.credit
+        # A writer below 0 has stopped: none of that is under way.
+        cdef Py_ssize_t left = max(self.credit, 0)
+        cdef Py_ssize_t more = self._window - self._unread - left
         # A JS writer sets its credit to the quota: a grant at or below half of the window, which then
         # fills it up, cannot leave it with less than the other half.
-        if 2 * (self.credit + self._unread) > self._window:
+        if 2 * (left + self._unread) > self._window:
             return 0
-        self.credit += more
+        if self._granted_at == 0:
+            self._granted_at = now()
+            self._granted_from = self._received + left
+        self.credit = left + more
         write_number(quota, number_size(more), more)
-        return self.send(FLAG_QUOTA, quota, number_size(more))
+        self.send(FLAG_QUOTA, quota, number_size(more))
+        # Not after the rest of what was read: the writer may wait for it.
+        return self.channels.connection.flush()
+
+    cdef int _measure(self) except -1:
+        """Let the window follow what the pipe holds: the rate times the round trip.
+
+        A writer that is held up by its credit gets about a window in each round trip; one that never
+        is, far less.  The round trip is that of a grant: from sending it to the first byte that could
+        not have come without it.
+        """
+        cdef double at = self.channels.connection.received_at
+        cdef double seconds
+        if 0 < self._granted_at < at and self._received > self._granted_from:
+            self._round_trip = min(self._round_trip, at - self._granted_at)
+            self._granted_at = 0
+        if self._received - self._rate_received < RATE_WINDOWS * self._window:
+            return 0
+        seconds = at - self._rate_from
+        if 4 * (self._received - self._rate_received) * self._round_trip > 3 * self._window * seconds:
+            self._window = self.shared.widen(self._window, 2 * self._window)
+        self._rate_from = at
+        self._rate_received = self._received
+        return 0
 
     cdef int receive(self, uint8_t flag, const uint8_t* data, Py_ssize_t size, bint direct) except -1:
         cdef Py_ssize_t part
@@ -248,6 +280,8 @@ cdef class ReadableStream(Stream):
                 return 0
             self.peer.counters.stream_bytes_received += size
             self.credit -= size
+            self._received += size
+            self._measure()
             if self.credit < 0 and self.shared.is_exact:
                 self.channels.send_error(self.remote, "more was sent than was granted")
                 return self.fail("the writer sent more than it was granted", direct)
@@ -261,8 +295,8 @@ cdef class ReadableStream(Stream):
                 self._grant()
             else:
                 self._store(<const char*>data, size)
-            if self._unread > self._window and not self._is_holding and not self.shared.is_exact:
-                # Go ignores its credit: what it sends waits in its socket.
+            if self.credit < -self._window and not self._is_holding:
+                # It ignores its credit, as Go does: what else it sends waits in its socket.
                 self._is_holding = True
                 self.channels.connection.hold_reading()
             return self.wake(direct)
@@ -276,8 +310,6 @@ cdef class ReadableStream(Stream):
     # ---- the end -------------------------------------------------------------------------------------
 
     cdef int ended(self) except -1:
-        if self._window > 0:
-            self.channels.count_reader(-1)
         # What is unread counts until it is read, or nobody will.
         return self.leave() if self._unread == 0 else 0
 
@@ -290,7 +322,7 @@ cdef class ReadableStream(Stream):
         return Stream.leave(self)
 
     cdef int abort_with(self, str text) except -1:
-        self._is_left = True
+        self._given_up = True
         if self._unread > 0:
             self._chunks.clear()
             self._small = None
@@ -298,7 +330,7 @@ cdef class ReadableStream(Stream):
             if self.state == STREAM_FINISHED:
                 # Not to be mistaken for the end: that was not read.
                 self.state = STREAM_FAILED
-                self.error_text = text
+                self.error_text = text or "aborted"
         Stream.abort_with(self, text)
         return self.leave()
 

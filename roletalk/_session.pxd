@@ -46,7 +46,6 @@ cdef class UnitCore(Responder):
 
     cdef Link pick_link(self)
     cdef Link pick_calm_link(self)
-    cdef bint has_other_link(self, Link link) except -1
     cdef int run(self, Handler handler, Context context) except -1
     cdef int _failed(self, Handler handler, Context context, object error) except -1
     cdef int _returned(self, Handler handler, Context context, object value) except -1

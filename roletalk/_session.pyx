@@ -96,8 +96,9 @@ cdef class Link(Connection):
         if self.channels is None:
             return 0
         text = self.close_reason or "the connection was lost"
-        self.channels.fail_all(text, self.unit.has_other_link(self))
-        for context in list(self._asked):
+        self.channels.fail_all(text, len(self.unit._links) > 1)
+        asked, self._asked = self._asked, set()
+        for context in asked:
             if (<StreamContext>context).task is not None:
                 (<StreamContext>context).task.cancel(text)
         return 0
@@ -256,8 +257,7 @@ cdef class Link(Connection):
             Channels channels = self.channels
             uint64_t remote = envelope.channel
             StreamContext context
-        if remote in channels.remote_numbers or (
-                channels.shared.is_go and (remote == 0 or remote in channels.by_number)):
+        if not channels.is_free(remote):
             self._refuse(envelope, "the channel is in use")
             return None
         if not channels.shared.enter():
@@ -287,7 +287,7 @@ cdef class Link(Connection):
             Context context
         if waiter is None:
             peer.counters.late_replies += 1
-            if envelope.kind == MSG_STREAM_RESOLVE:
+            if envelope.kind == MSG_STREAM_RESOLVE and self.channels.is_free(envelope.channel):
                 # Its opener has given up: without this the other end would wait for ever.
                 self.channels.send_error(envelope.channel, "nobody waits for this stream any more")
             return 0
@@ -316,14 +316,10 @@ cdef class Link(Connection):
 
     cdef bint _adopt(self, Stream stream, uint64_t remote) except -1:
         """Have `stream` live here, where it was accepted; False when its channel is taken."""
-        cdef uint64_t number = stream.number
-        if remote in self.channels.remote_numbers:
+        # Go puts its own number into what it sends.
+        cdef uint64_t number = remote if self.channels.shared.is_go else stream.number
+        if not self.channels.is_free(remote):
             return False
-        if self.channels.shared.is_go:
-            # Go puts its own number into what it sends.
-            number = remote
-            if number == 0 or number in self.channels.by_number:
-                return False
         stream.channels.forget(stream)
         self.channels.add(stream, number)
         return True
@@ -404,12 +400,6 @@ cdef class UnitCore(Responder):
             if best is None or streams < fewest or (streams == fewest and link.unsent() < best.unsent()):
                 best, fewest = link, streams
         return best
-
-    cdef bint has_other_link(self, Link link) except -1:
-        for each in self._links:
-            if each is not link and (<Link>each)._state == OPEN:
-                return True
-        return False
 
     def send_control(self, bytes message):
         """Queue a message of section 5 (roles or acquaint) that the caller encoded, whole.
@@ -515,6 +505,7 @@ cdef class UnitCore(Responder):
             text = "internal error"
             if self.peer.expose_errors:
                 text = _exposed(error)
+        text = text[:REJECT_TEXT]
         if isinstance(context, StreamContext) and (<StreamContext>context).stream is not None:
             return self._stream_done(<StreamContext>context, text)
         if isinstance(context, RequestContext) and not (<RequestContext>context).answered:
@@ -560,12 +551,13 @@ cdef class UnitCore(Responder):
             Py_ssize_t size
             Stream stream
             bint accepts = kind == MSG_STREAM_RESOLVE
+        # First of all: encoding may run code of the value's.
+        _owner = encode(value, &payload)
         if link._state != OPEN:
             if accepts:
                 raise StreamError("the connection that the stream was asked for on is lost")
             link._answered(context)
             return self.peer.drop("replies to units that are gone")
-        _owner = encode(value, &payload)
         if accepts:
             # Go puts its own number into what it sends.
             number = context.remote if self.streams.is_go else self.streams.new_number()
@@ -646,6 +638,8 @@ cdef class _Run(Steps):
 
     cdef int _leave(self) except -1:
         self.is_over = True
+        if isinstance(self.context, StreamContext):
+            (<StreamContext>self.context).task = None
         self.unit.handling -= self.size
         self.unit.tasks.discard(self.task)
         # The task keeps this as its coroutine, and is kept by nobody else.

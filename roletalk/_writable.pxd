@@ -7,7 +7,6 @@ cdef class WritableStream(Stream):
     cdef:
         const char* _at                # what is left of the write that is under way
         Py_ssize_t _left               # bytes
-        bint _then_finish              # once nothing is left
 
     cdef object _write(self, object data)
     cdef int _check_open(self) except -1

@@ -1,15 +1,19 @@
 """The writing end of a stream."""
 
+import logging
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
 from libc.stdint cimport uint8_t, uint64_t
 
-from ._calls cimport WAITING, done_call, failed_call, new_call
+from ._calls cimport WAITING, done_call, failed_call
 from ._channels cimport STREAM_FAILED, STREAM_FINISHED, STREAM_OPEN, abort_text, remote_text
 from ._codec cimport saturated_number
 from ._wire cimport FLAG_CHUNK, FLAG_ERROR, FLAG_FINISH, FLAG_QUOTA
 
 from .errors import StreamError
+
+_log = logging.getLogger("roletalk")
 
 # Above what any quota can say (docs/protocol.md, section 7).
 cdef Py_ssize_t MOST_CREDIT = (<Py_ssize_t>1 << 53) - 1
@@ -39,21 +43,25 @@ cdef class WritableStream(Stream):
             return failed_call(exc)
 
     cdef object _write(self, object data):
-        cdef object owner = data
+        # Before anything is checked: to ask for a buffer may run code of the owner's.
+        cdef object owner = data if PyBytes_CheckExact(data) else _contiguous(data)
         self._check_open()
-        if PyBytes_CheckExact(data):
-            self._at = PyBytes_AS_STRING(data)
-            self._left = PyBytes_GET_SIZE(data)
+        if PyBytes_CheckExact(owner):
+            self._at = PyBytes_AS_STRING(owner)
+            self._left = PyBytes_GET_SIZE(owner)
         else:
-            owner = _contiguous(data)
             self._at = <const char*>PyMemoryView_GET_BUFFER(owner).buf
             self._left = PyMemoryView_GET_BUFFER(owner).len
-        if self._left > 0 and self.credit > 0:
-            self.channels.enqueue(self)
-            self.channels.pump()
-        if self._left == 0:
-            return done_call()
-        call = self.wait()
+        try:
+            if self._left > 0 and self.credit > 0:
+                self.channels.enqueue(self)
+                self.channels.pump()
+            if self._left == 0:
+                return done_call()
+            call = self.wait()
+        except BaseException:
+            self._drop_rest()
+            raise
         self.waiter.keeps = owner
         # Without an await all that is missing is that somebody waits.
         self.waiter.goes_on = True
@@ -87,8 +95,6 @@ cdef class WritableStream(Stream):
                 self.channels.enqueue(self)
             return size
         self.wake(False)
-        if self._then_finish:
-            self._finish_now()
         return size
 
     cdef int _drop_rest(self) except -1:
@@ -123,9 +129,6 @@ cdef class WritableStream(Stream):
         self.peer.check_here()
         if self.state == STREAM_FINISHED:
             return
-        if self.is_awaited() and self.waiter.wakeup is None:
-            # A write that nobody has awaited so far.
-            await new_call(self.waiter)
         self._check_open()
         self._finish_now()
 
@@ -137,9 +140,8 @@ cdef class WritableStream(Stream):
         if self.state != STREAM_OPEN:
             return 0
         if self.is_awaited():
-            # A write that nobody has awaited.
-            self._then_finish = True
-            return 0
+            _log.warning("a handler returned before its stream had written everything: await write()")
+            return self.abort_with("a write was not awaited")
         return self._finish_now()
 
     async def __aexit__(self, exc_type, exc, traceback):
@@ -149,7 +151,7 @@ cdef class WritableStream(Stream):
         try:
             await self.close()
         except BaseException as error:
-            # Another task writes still, or this one was cancelled.
+            # A write is under way still, or this task was cancelled.
             self.abort_with(abort_text(error, self.peer.expose_errors))
             raise
 

@@ -40,9 +40,6 @@ _log = logging.getLogger("roletalk")
 
 # The HTTP request (16 KiB in picows), then messages 1, 2 and 3 with two of them at their limit.
 STRANGER_BYTES: Final = (16 + 2 * 64 + 16) * 1024
-# Bytes of streams taken at once: what the system has copied is still in the cache when the mask is
-# taken off and the reader gets it.  picows would read all there is, and let its buffer grow with it.
-STREAM_READ: Final = 131_072
 READ_BUFFER: Final = 2048  # what an idle connection keeps; picows doubles it as needed
 
 CHALLENGES: Final = Challenges()
@@ -161,12 +158,11 @@ class _TransportWithoutTcp:
 
 
 class Gate(asyncio.BufferedProtocol):
-    """The protocol that a transport has until the handshake is over, and later for two reasons.
+    """The protocol that a transport has until the handshake is over, and while a ping is out.
 
-    It passes everything on to picows.  Of a stranger it counts the bytes: one that sends more than
-    `STRANGER_BYTES` is cut off, however it is framed.  Later it comes back while a ping is out, to see
-    that bytes arrive at all, which picows tells of whole frames alone; and while streams are read, to
-    take them in pieces.
+    It passes everything on to picows and counts: a stranger that sends more than `STRANGER_BYTES`
+    is cut off, however it is framed.  Later it comes back only to see that bytes arrive at all, which
+    picows tells of whole frames alone.
     """
 
     def __init__(self, admission: Admission, ws: Any) -> None:
@@ -174,8 +170,6 @@ class Gate(asyncio.BufferedProtocol):
         self._ws = ws
         self._budget = STRANGER_BYTES
         self._guarding = True
-        self._watching = False
-        self._pacing = False
         self.transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
@@ -191,8 +185,7 @@ class Gate(asyncio.BufferedProtocol):
         return True
 
     def get_buffer(self, sizehint: int) -> Any:
-        buffer = self._ws.get_buffer(sizehint)
-        return buffer[:STREAM_READ] if self._pacing else buffer
+        return self._ws.get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._guarding:
@@ -200,7 +193,7 @@ class Gate(asyncio.BufferedProtocol):
             if self._budget < 0:
                 self._admission.too_much()
                 return
-        elif self._watching:
+        else:
             self._admission.link.bytes_seen()
         self._ws.buffer_updated(nbytes)
 
@@ -223,19 +216,9 @@ class Gate(asyncio.BufferedProtocol):
         self.transport.set_protocol(self._ws)
 
     def watch(self, on: bool) -> None:
-        """Tell the link of every byte, or no more."""
-        self._watching = on
-        self._stand()
-
-    def pace(self, on: bool) -> None:
-        """Read no more than `STREAM_READ` at once, or whatever there is."""
-        self._pacing = on
-        self._stand()
-
-    def _stand(self) -> None:
+        """Stand in the way again, or leave it."""
         if not self.transport.is_closing():
-            in_the_way = self._watching or self._pacing
-            self.transport.set_protocol(self if in_the_way else self._ws)
+            self.transport.set_protocol(self if on else self._ws)
 
 
 class Admission:
@@ -372,7 +355,6 @@ class Admission:
         self.unit = unit
         self.gate.open()
         link.watch = self.gate.watch
-        link.pace = self.gate.pace
         self.result.set_result(unit)
         self._peer._welcome(
             self,

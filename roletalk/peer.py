@@ -62,7 +62,7 @@ class Peer(PeerCore):
     Bytes: `max_message_size` of a message either way; `high_water` unsent on a connection above which
     sending waits, `low_water` below which it is not busy; `max_handler_bytes` of payload that the async
     handlers running for one unit keep, beyond which its requests are rejected; `stream_window` that a
-    stream may have unread or on their way, and `stream_buffer` that all streams of a unit may have so
+    stream may at most have unread or on their way, and `stream_buffer` that all streams of a unit may have so
     together, beyond 16 KiB each.
 
     Counts: `max_units`; `max_pending` requests on one unit; `max_handlers` that run for one unit;
@@ -97,7 +97,7 @@ class Peer(PeerCore):
         max_handler_bytes: int = 64 * 1024 * 1024,
         slow_handler: float = 0.5,
         max_streams: int = 4096,
-        stream_window: int = 1024 * 1024,
+        stream_window: int = 4 * 1024 * 1024,
         stream_buffer: int = 64 * 1024 * 1024,
     ) -> None:
         if not 0 < low_water <= high_water:

@@ -21,6 +21,7 @@ NODE20, NODE22, GO = "nodejs v20.20.2", "nodejs v22.11.0", "GO"
 CREDIT = {NODE20: 16384, NODE22: 65536, GO: 16384}
 
 MIB = 1 << 20
+WINDOW = 192 * 1024  # that a reader of ours begins with where it has listened
 
 Opener: TypeAlias = Literal["ours", "theirs"]
 Way: TypeAlias = Literal["reads", "writes"]  # what ours does

@@ -8,9 +8,9 @@ import pytest
 
 import roletalk
 from roletalk.address import Address
-from roletalk.gate import MAX_RT2_MEMORY, STRANGER_BYTES, STREAM_READ, Gate, _Rt2Memory
+from roletalk.gate import MAX_RT2_MEMORY, STRANGER_BYTES, _Rt2Memory
 from tests import rawclient as raw
-from tests.helpers import eventually, pair, peers, ready, run
+from tests.helpers import eventually, peers, run
 
 KEY = "preshared-secret"
 
@@ -112,36 +112,5 @@ def test_a_unit_named_like_an_address_says_nothing_of_that_address(what: str) ->
                 async with server.connect(url, reconnect=False) as unit:
                     assert unit.id == "f" * 32
                 await answering
-
-    run(main())
-
-
-def test_streams_are_read_in_pieces() -> None:
-    """The gate stands before picows while any stream is read, and leaves after the last."""
-
-    async def main() -> None:
-        async with pair() as (server, client):
-            going = asyncio.Event()
-
-            @server.role("r").on_writable("down")
-            async def down(ctx: roletalk.WritableContext) -> None:
-                async with ctx.accept() as stream:
-                    await stream.write(bytes(10 * STREAM_READ))
-                    await going.wait()
-
-            destination = await ready(client)
-            (link,) = client.units[0].connections
-            assert not isinstance(link.transport.get_protocol(), Gate)
-            async with destination.readable("down") as one:
-                async with destination.readable("down") as other:
-                    gate = link.transport.get_protocol()
-                    assert isinstance(gate, Gate)
-                    assert await other.readexactly(10 * STREAM_READ) == bytes(10 * STREAM_READ)
-                    # picows has let its buffer grow by now, and offers all of it.
-                    assert len(gate.get_buffer(-1)) <= STREAM_READ
-                assert link.transport.get_protocol() is gate
-                assert await one.readexactly(10 * STREAM_READ) == bytes(10 * STREAM_READ)
-                going.set()
-            assert not isinstance(link.transport.get_protocol(), Gate)
 
     run(main())

@@ -306,15 +306,23 @@ def test_a_write_is_made_at_the_call() -> None:
 
 
 @pytest.mark.parametrize("opener", OPENERS)
-def test_a_block_or_handler_that_ends_with_a_write_finishes_after_it(opener: Opener) -> None:
+def test_a_write_that_is_left_behind_is_an_error_on_both_ends(
+    opener: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
         async with pair(stream_window=WINDOW) as (server, client):
             data = pattern(10 * WINDOW)
-            got: list[bytes] = []
+            failed: list[roletalk.StreamError] = []
+
+            async def read_all_of(stream: roletalk.ReadableStream) -> None:
+                try:
+                    await stream.read()
+                except roletalk.StreamError as error:
+                    failed.append(error)
 
             @server.role("r").on_readable("e")
             async def read(ctx: roletalk.ReadableContext) -> None:
-                got.append(await (await ctx.accept()).read())
+                await read_all_of(await ctx.accept())
 
             @server.role("r").on_writable("e")
             async def write(ctx: roletalk.WritableContext) -> None:
@@ -324,12 +332,14 @@ def test_a_block_or_handler_that_ends_with_a_write_finishes_after_it(opener: Ope
             destination = await ready(client)
             if opener == "reads":
                 async with destination.readable("e") as reader:
-                    got.append(await reader.read())
+                    await read_all_of(reader)
+                assert "await write()" in caplog.text
             else:
-                async with destination.writable("e") as writer:
-                    _ = writer.write(data)
-                await eventually(lambda: got)
-            assert got == [data]
+                with pytest.raises(RuntimeError, match="await the write before"):
+                    async with destination.writable("e") as writer:
+                        _ = writer.write(data)
+                await eventually(lambda: failed)
+            assert len(failed) == 1
             await eventually(lambda: open_streams(server, client) == 0)
 
     run(main())

@@ -17,6 +17,7 @@ from tests.legacystreams import (
     MIB,
     NODE20,
     NODE22,
+    WINDOW,
     JsReader,
     JsWriter,
     Opener,
@@ -56,7 +57,7 @@ async def read_oddly(stream: roletalk.ReadableStream, rng: random.Random) -> byt
 @each_opener
 @each_node
 @pytest.mark.parametrize(
-    ("window", "size"), [(16384, 2 * MIB), (100_000, 4 * MIB), (MIB, 16 * MIB)]
+    ("window", "size"), [(16384, 2 * MIB), (100_000, 4 * MIB), (WINDOW, 16 * MIB)]
 )
 def test_a_js_writer_never_stalls(runtime: str, opener: Opener, window: int, size: int) -> None:
     async def main() -> None:
@@ -136,7 +137,7 @@ def test_the_credit_at_the_start(runtime: str, credit: int, opener: Opener) -> N
             while first.flag != raw.QUOTA:
                 first = await on.hear_data()
             assert first.channel == 0x1234
-            assert int.from_bytes(first.payload, "big") == MIB - credit
+            assert int.from_bytes(first.payload, "big") == WINDOW - credit
             await other.abort()
 
     run(main())

@@ -160,7 +160,8 @@ def test_leaving_the_block_of_a_unit_closes_it() -> None:
         async with pair() as (_, client):
             (unit,) = client.units
             async with unit as entered:
-                assert entered is unit and unit.connected
+                assert entered is unit
+                assert unit.connected
             assert not unit.connected
             assert client.units == ()
 
