@@ -201,7 +201,7 @@ async def stalled(progress: Callable[[], int]) -> None:
 # -- credit
 
 
-@pytest.mark.parametrize("window", [WINDOW, 100_000, MIB])
+@pytest.mark.parametrize("window", [WINDOW, 100_000, 192 * KIB])
 @pytest.mark.parametrize("opener", OPENERS)
 def test_a_writer_gets_no_further_than_the_window(opener: Opener, window: int) -> None:
     async def main() -> None:

@@ -44,7 +44,7 @@ SCENARIOS = (
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS)
 
 INITIAL_CREDIT = 16384
-WINDOW = 1 << 20  # what a reader of ours opens its window to, unless told otherwise
+WINDOW = 192 * 1024  # what a reader of ours opens its window to where it has listened
 LARGEST_CHUNK = 1 << 16
 
 OPENINGS = (MessageType.OPEN_READABLE, MessageType.OPEN_WRITABLE)
