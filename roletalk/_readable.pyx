@@ -255,8 +255,8 @@ cdef class ReadableStream(Stream):
     cdef int _measure(self) except -1:
         """Let the window follow what the pipe holds: the rate times the round trip.
 
-        A writer that is held up by its credit gets about a window in each round trip; one that never
-        is, far less.  The round trip is that of a grant: from sending it to the first byte that could
+        A writer that is held up by its credit gets two thirds of a window or more in each round trip; one
+        that never is gets less than half.  The round trip is that of a grant: from sending it to the first byte that could
         not have come without it.
         """
         cdef double at = self.channels.connection.received_at
@@ -267,7 +267,7 @@ cdef class ReadableStream(Stream):
         if self._received - self._rate_received < RATE_WINDOWS * self._window:
             return 0
         seconds = at - self._rate_from
-        if 4 * (self._received - self._rate_received) * self._round_trip > 3 * self._window * seconds:
+        if 5 * (self._received - self._rate_received) * self._round_trip > 3 * self._window * seconds:
             self._window = self.shared.widen(self._window, 2 * self._window)
         self._rate_from = at
         self._rate_received = self._received

@@ -59,6 +59,7 @@ def uploads(stream_window: int) -> list[int]:
             listener = await server.listen("127.0.0.1", 0)
             async with far(listener.port) as url, client.connect(url):
                 destination = await ready(client)
+                await eventually(lambda: server.units)
                 seen.append(spare(server))
                 async with destination.writable("up") as stream:
                     await stream.write(bytes(12 * MIB))

@@ -352,7 +352,7 @@ async def test_parallel_streams_in_all_ways(program: Path) -> None:
 @pytest.mark.parametrize("way", WE_READ, ids=str)
 @looped
 async def test_go_overruns_a_reader_that_sleeps(program: Path, way: Way) -> None:
-    """Go does not keep to its quota: we take what the window holds and then nothing more."""
+    """Go does not keep to its quota: we take a window beyond it and then nothing more."""
     size = 128 * MIB  # far more than all sockets hold
     async with paired(program, "python", stream_window=MIB) as pair:
         wake = asyncio.Event()
@@ -371,7 +371,7 @@ async def test_go_overruns_a_reader_that_sleeps(program: Path, way: Way) -> None
         await eventually(lambda: received() >= MIB, "Go to overrun its quota")
         # Time for it to go wrong; where it does not, none of this is needed.
         await asyncio.sleep(1)
-        assert received() < 2 * MIB
+        assert received() < 3 * MIB
         assert await gos.progress() < size // 2
         # Its answer comes behind what we do not read yet.
         request = asyncio.ensure_future(pair.peer.destination("go").request("echo", "late"))
@@ -426,7 +426,7 @@ async def test_a_connection_that_we_do_not_read_is_not_given_up(program: Path, w
         stats = pair.peer.stats
         await eventually(lambda: stats()["stream_bytes_received"] >= MIB, "Go to overrun its quota")
         await asyncio.sleep(10 * (interval + timeout))
-        assert stats()["stream_bytes_received"] < 2 * MIB
+        assert stats()["stream_bytes_received"] < 3 * MIB
         assert pair.unit.connected
         wake.set()
         sent, _ = await writing
