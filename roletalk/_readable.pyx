@@ -256,8 +256,8 @@ cdef class ReadableStream(Stream):
         """Let the window follow what the pipe holds: the rate times the round trip.
 
         A writer that is held up by its credit gets two thirds of a window or more in each round trip; one
-        that never is gets less than half.  The round trip is that of a grant: from sending it to the first byte that could
-        not have come without it.
+        that never is gets less than half.  The round trip is that of a grant: from sending it to the
+        first byte that could not have come without it.
         """
         cdef double at = self.channels.connection.received_at
         cdef double seconds
