@@ -142,7 +142,7 @@ cdef class Channels:
                 return 0
             return self.peer.drop("stream frames of an unknown channel")
         if (<Stream>stream).state == STREAM_OPENING:
-            # Its opener has just given up.
+            # Its opener has just given up, or the answer is still to come.
             self.peer.counters.late_stream_frames += 1
             return 0
         if flag > FLAG_QUOTA:
@@ -208,7 +208,7 @@ cdef class Stream:
 
     @property
     def closed(self):
-        """Whether the stream is over: ended, failed or aborted."""
+        """Whether the stream is over: ended, failed or aborted.  Bytes may be left to read."""
         return self.state >= STREAM_FINISHED
 
     cdef int receive(self, uint8_t flag, const uint8_t* data, Py_ssize_t size, bint direct) except -1:
