@@ -19,6 +19,7 @@ class FakeLink:
         self._unsent = unsent
         self.closed: list[int] = []
         self.aborted = False
+        self.stream_tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def unsent_bytes(self) -> int:
@@ -187,6 +188,32 @@ def test_a_remote_that_answers_no_close_is_cut_off() -> None:
         link = peer.units[0].connections[0]
         assert link.closed == [4000]
         assert link.aborted
+
+    run(main())
+
+
+def test_streams_do_not_hold_up_a_close_but_a_drain() -> None:
+    async def main() -> None:
+        async def endless() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                peer.log.append("cancelled")
+
+        peer = FakePeer()
+        task = asyncio.create_task(endless())
+        peer.units[0].tasks = peer.units[0].connections[0].stream_tasks = {task}
+        ending = shutdown(peer)
+        draining = asyncio.create_task(ending.drain(None))
+        await eventually(lambda: peer.log == DRAINED)
+        assert not draining.done()
+        # With all the time of the world: what waits only for the stream is over when it is.
+        await ending.close(None)
+        await draining
+        assert [each for each in peer.log if each in ("cancelled", "close")] == [
+            "cancelled",
+            "close",
+        ]
 
     run(main())
 
