@@ -118,3 +118,5 @@ cdef int begin_stream(Stream stream, PeerCore peer, Responder unit, UnitStreams 
 
 # The text that the other end gets when a block or handler ends with `error`.
 cdef str abort_text(object error, bint expose)
+# The type and text of an error, for peers that expose them.
+cdef str exposed(object error)

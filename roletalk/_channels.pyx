@@ -358,8 +358,10 @@ cdef str abort_text(object error, bint expose):
         return error.text
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
-    if not expose:
-        return "internal error"
+    return exposed(error) if expose else "internal error"
+
+
+cdef str exposed(object error):
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:

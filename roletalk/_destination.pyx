@@ -269,7 +269,7 @@ cdef class DestinationCore:
         """Open a stream that one unit writes; await or enter it for the `ReadableStream`.
 
         `data` goes to the handler; the one that accepted is `stream.reply`.  The stream lives on one
-        connection, the one of the unit that has the fewest.  ``timeout`` is in seconds until it is
+        connection, the one of the unit that has the fewest streams.  ``timeout`` is in seconds until it is
         accepted, ``None`` for no limit, by default the peer's `request_timeout`.
 
         Raised by the await: `RemoteError` when it is rejected, `RequestTimeout`, `NoUnitsError`,

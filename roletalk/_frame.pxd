@@ -108,7 +108,6 @@ cdef class Connection(WSListener):
     cdef int _check_built(self) except -1
     cdef int _frame_done(self) except -1
     cdef int _written(self, Py_ssize_t size) except -1
-    cdef int _resume_reading(self) except -1
     cdef int _control(self, uint8_t opcode, const char* data, Py_ssize_t size) except -1
     cdef int _receive(self, WSFrame frame) except -1
     cdef int _receive_close(self, WSFrame frame) except -1

@@ -291,11 +291,10 @@ cdef class Connection(WSListener):
         if self._state == OPEN:
             self.drained()
 
-    cdef int _resume_reading(self) except -1:
+    def _resume_reading(self):
         # Once it is closing the remote's close frame is to be read, whoever is behind.
         if self._state == CLOSING or (self._state == OPEN and not self._reading_paused and self._holds == 0):
             self._transport.resume_reading()
-        return 0
 
     cdef int hold_reading(self) except -1:
         self._holds += 1
@@ -307,11 +306,8 @@ cdef class Connection(WSListener):
         self._holds -= 1
         # A transport that has what is to be read ready may call back at once: not from here.
         if self._holds == 0 and self._state != CLOSED:
-            self.loop.call_soon(self._resume_soon)
+            self.loop.call_soon(self._resume_reading)
         return 0
-
-    def _resume_soon(self):
-        self._resume_reading()
 
     cdef int _use_room(self) except -1:
         if self._state != OPEN or not self.has_room():
@@ -453,7 +449,8 @@ cdef class Connection(WSListener):
             _mask_copy(at + head_size, data, size, _mask_after(self._mask, head_size))
         else:
             memcpy(at, head, head_size)
-            memcpy(at + head_size, data, size)
+            if size > 0:
+                memcpy(at + head_size, data, size)
         return self._frame_done()
 
     cdef inline bint _can_write(self) noexcept:

@@ -338,7 +338,5 @@ cdef class ReadableStream(Stream):
         return self.abort_with("the reader has left")
 
     async def __aexit__(self, exc_type, exc, traceback):
-        if exc is not None:
-            self.abort_with(abort_text(exc, self.peer.expose_errors))
-        else:
-            self.abort_with("the reader has left")
+        self.abort_with(
+            "the reader has left" if exc is None else abort_text(exc, self.peer.expose_errors))

@@ -11,7 +11,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdlib cimport rand
 
 from ._calls cimport ANSWERED, FAILED, Waiter
-from ._channels cimport STREAM_FAILED, begin_stream
+from ._channels cimport STREAM_FAILED, begin_stream, exposed
 from ._codec cimport (
     answer_size, parse, stream_answer_size, stream_number_size, write_answer, write_stream_answer,
 )
@@ -504,7 +504,7 @@ cdef class UnitCore(Responder):
                        name_of(handler.function), handler.role.name, context.event, exc_info=error)
             text = "internal error"
             if self.peer.expose_errors:
-                text = _exposed(error)
+                text = exposed(error)
         text = text[:REJECT_TEXT]
         if isinstance(context, StreamContext) and (<StreamContext>context).stream is not None:
             return self._stream_done(<StreamContext>context, text)
@@ -602,13 +602,6 @@ cdef bint _has_lost_stream(Context context) noexcept:
         return (<Stream>stream).state == STREAM_FAILED
     connection = (<StreamContext>context).connection
     return connection is not None and (<Link>connection)._state != OPEN
-
-
-cdef str _exposed(object error):
-    try:
-        return f"{type(error).__name__}: {error}"[:REJECT_TEXT]
-    except Exception:
-        return type(error).__name__
 
 
 async def _awaited(awaitable):

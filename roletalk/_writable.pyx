@@ -9,14 +9,11 @@ from libc.stdint cimport uint8_t, uint64_t
 from ._calls cimport WAITING, done_call, failed_call
 from ._channels cimport STREAM_FAILED, STREAM_FINISHED, STREAM_OPEN, abort_text, remote_text
 from ._codec cimport saturated_number
-from ._wire cimport FLAG_CHUNK, FLAG_ERROR, FLAG_FINISH, FLAG_QUOTA
+from ._wire cimport FLAG_CHUNK, FLAG_ERROR, FLAG_FINISH, FLAG_QUOTA, MAX_WIRE_NUMBER
 
 from .errors import StreamError
 
 _log = logging.getLogger("roletalk")
-
-# Above what any quota can say (docs/protocol.md, section 7).
-cdef Py_ssize_t MOST_CREDIT = (<Py_ssize_t>1 << 53) - 1
 
 
 cdef class WritableStream(Stream):
@@ -106,7 +103,7 @@ cdef class WritableStream(Stream):
     cdef int receive(self, uint8_t flag, const uint8_t* data, Py_ssize_t size, bint direct) except -1:
         if flag == FLAG_QUOTA:
             self.credit = <Py_ssize_t>min(
-                <uint64_t>MOST_CREDIT, <uint64_t>self.credit + saturated_number(data, size))
+                MAX_WIRE_NUMBER, <uint64_t>self.credit + saturated_number(data, size))
             if self._left > 0 and self.credit > 0:
                 self.channels.enqueue(self)
                 self.channels.pump()
