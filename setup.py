@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+import aiofastnet
 import Cython
 import picows
 from Cython.Build import cythonize
@@ -37,6 +38,7 @@ DIRECTIVES = {
 
 MACROS: list[tuple[str, str | None]] = [
     ("ROLETALK_DEBUG", "1" if DEBUG else "0"),
+    ("ROLETALK_BUILT_AIOFASTNET", f'"{aiofastnet.__version__}"'),
     ("ROLETALK_BUILT_PICOWS", f'"{picows.__version__}"'),
 ]
 if not DEBUG:
@@ -72,7 +74,7 @@ def extensions() -> list[Extension]:
 
 # Timestamps tell when a source changed, not when an option or a tool did: what the last whole build
 # of this variant was made with is recorded beside it.
-SETTINGS = repr((Cython.__version__, picows.__version__, DIRECTIVES, MACROS, compile_args()))
+SETTINGS = repr((Cython.__version__, DIRECTIVES, MACROS, compile_args()))
 RECORD = ROOT / VARIANT / f"settings-{sys.implementation.cache_tag}"
 FORCE = not RECORD.exists() or RECORD.read_text() != SETTINGS
 

@@ -1,6 +1,6 @@
 from typing_extensions import disjoint_base
 
-__all__ = ["WriteBuffer"]
+__all__ = ["ReadSpace", "WriteBuffer"]
 
 @disjoint_base
 class WriteBuffer:
@@ -12,3 +12,9 @@ class WriteBuffer:
     def getvalue(self) -> bytes: ...
     def drop(self, count: int) -> None: ...
     def reset(self, *, free: bool = False) -> None: ...
+
+@disjoint_base
+class ReadSpace:
+    def __init__(self, size: int = 262144) -> None: ...
+    @property
+    def size(self) -> int: ...

@@ -1,16 +1,17 @@
-"""A growable byte buffer for compiled code, which uses it through ``_buffer.pxd``."""
+"""Memory for compiled code, which uses it through ``_buffer.pxd``: what grows, and what is read into."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.string cimport memcpy, memmove, memset
 
-__all__ = ["WriteBuffer"]
+__all__ = ["ReadSpace", "WriteBuffer"]
 
 cdef extern from *:
     const Py_ssize_t PY_SSIZE_T_MAX
 
 cdef enum:
     FIRST_CAPACITY = 512             # bytes; nothing is allocated before the first append()
+    READ_SPACE = 262144              # bytes
 
 
 cdef class WriteBuffer:
@@ -29,9 +30,13 @@ cdef class WriteBuffer:
         PyMem_RawFree(self.data)
 
     cdef char* append(self, Py_ssize_t n) except NULL:
+        cdef char* at = self.reserve(n)
+        self.size += n
+        return at
+
+    cdef char* reserve(self, Py_ssize_t n) except NULL:
         cdef Py_ssize_t needed, grown
         cdef void* moved
-        cdef char* at
         if n < 0 or n > PY_SSIZE_T_MAX - self.size:
             raise MemoryError
         needed = self.size + n
@@ -44,9 +49,7 @@ cdef class WriteBuffer:
                 raise MemoryError
             self.data = <char*> moved
             self.capacity = grown
-        at = self.data + self.size
-        self.size = needed
-        return at
+        return self.data + self.size
 
     cdef void consume(self, Py_ssize_t n) noexcept:
         assert 0 <= n <= self.size
@@ -97,3 +100,20 @@ cdef class WriteBuffer:
             self.release()
         else:
             self.clear()
+
+
+cdef class ReadSpace:
+    """What the connections of one event loop read into, one after the other.
+
+    A read is taken apart before the next one begins, so they need no memory of their own but for a
+    frame that is not whole yet.  Pages that were never read into cost nothing.
+    """
+
+    def __cinit__(self, Py_ssize_t size=READ_SPACE):
+        self.data = <char*> PyMem_RawMalloc(<size_t> size)
+        if self.data == NULL:
+            raise MemoryError
+        self.size = size
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.data)

@@ -1,3 +1,4 @@
 from typing import Final
 
+AIOFASTNET: Final[str]
 PICOWS: Final[str]

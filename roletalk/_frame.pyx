@@ -1,35 +1,33 @@
-"""A WebSocket connection on picows: whole messages in, coalesced frames out, busy or not.
+"""A WebSocket connection: whole messages in, coalesced frames out, busy or not (docs/protocol.md, section 1).
 
-picows parses frames; what it leaves open is done here (docs/protocol.md, section 1): reassembly and
-its limits, RSV bits, text, the order of continuations, close codes, the closing handshake and its
-timeout, bounded answers to pings, and masks that nobody can predict.
+It is the protocol of an asyncio transport once the upgrade is done (see `gate`).  Here are reassembly and
+its limits, close codes, the closing handshake and its timeout, bounded answers to pings.
 
-Frames are built in the connection's own buffer and all those of one loop turn leave in one write:
-when the read batch that caused them ends, or by `call_soon` when they came from elsewhere.
+Frames are built in the connection's own buffer and all those of one loop turn leave in one write: when
+the read batch that caused them ends, or by `call_soon` when they came from elsewhere.
 """
 
 import logging
-import os
 
+from aiofastnet.utils cimport NoResult
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.buffer cimport PyBUF_READ
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.string cimport memcpy
 
-from picows.picows cimport WSMsgType
-
 from ._debug cimport COUNT_CONNECTION, DEBUG, count, now
-from ._wire cimport (CLOSE_ABNORMAL, CLOSE_HEARTBEAT_TIMEOUT, CLOSE_INTERNAL_ERROR, CLOSE_NORMAL,
-                     CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG, CLOSE_WRONG_MESSAGE_TYPE)
+from ._framing cimport (
+    HEADER_PARTIAL, HEADER_WHOLE, OPCODE_BINARY, OPCODE_CLOSE, OPCODE_CONTINUATION, OPCODE_PING,
+    OPCODE_PONG, OPCODE_TEXT, VIOLATIONS, FrameHeader, HeaderState, header_size, mask_after, mask_copy,
+    next_mask, parse_header, write_header,
+)
+from ._socket cimport send_both, send_now
+from ._wire cimport (CLOSE_ABNORMAL, CLOSE_HEARTBEAT_TIMEOUT, CLOSE_INTERNAL_ERROR, CLOSE_INVALID_TEXT,
+                     CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG, CLOSE_WRONG_MESSAGE_TYPE)
 
 _log = logging.getLogger("roletalk.connection")
 
 cdef enum:
-    OPCODE_BINARY = 0x2
-    OPCODE_CLOSE = 0x8
-    OPCODE_PING = 0x9
-    OPCODE_PONG = 0xA
-
     # While a batch is being read: write early once this much is out and it exceeds what is left to
     # read, so that the other side works while we do.
     EARLY_FLUSH = 1024
@@ -42,70 +40,11 @@ cdef enum:
     # The transport's backlog above which it calls pause_writing, and below which resume_writing.
     BACKED_UP = 65536
     DRAINED = 16384
-    MASK_POOL = 4096
+    # Of a masked message of this size only the beginning is unmasked at once: see take().
+    LAZY_UNMASK = 4096
+    PLAIN_HEAD = 64                    # a multiple of 4
 
 cdef double UNASKED_PONG = 0.75        # s between them, at the least; a JS peer gives up after 2
-
-
-# ---- masks -----------------------------------------------------------------------------------------
-# RFC 6455, 5.3 asks for masks from a strong source of entropy: a pool of the system's random bytes.
-
-cdef bytes _mask_pool = b""
-cdef Py_ssize_t _mask_at = 0
-
-
-cdef uint32_t _next_mask() except? 0:
-    global _mask_pool, _mask_at
-    cdef uint32_t mask
-    if _mask_at + 4 > PyBytes_GET_SIZE(_mask_pool):
-        _mask_pool = os.urandom(MASK_POOL)
-        _mask_at = 0
-    memcpy(&mask, PyBytes_AS_STRING(_mask_pool) + _mask_at, 4)
-    _mask_at += 4
-    return mask
-
-
-def _forget_masks():
-    global _mask_at
-    _mask_at = MASK_POOL
-
-
-# A forked child must not go on in its parent's pool.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_masks)
-
-
-cdef void _mask_copy(char* to, const char* data, Py_ssize_t size, uint32_t mask) noexcept nogil:
-    """`data` under `mask`; `to` may be `data` itself."""
-    cdef uint64_t wide = (<uint64_t>mask << 32) | mask
-    cdef uint64_t word
-    cdef uint32_t half
-    cdef const char* mask_bytes = <const char*>&mask
-    cdef Py_ssize_t i = 0
-    while i + 8 <= size:
-        memcpy(&word, data + i, 8)
-        word ^= wide
-        memcpy(to + i, &word, 8)
-        i += 8
-    if i + 4 <= size:
-        memcpy(&half, data + i, 4)
-        half ^= mask
-        memcpy(to + i, &half, 4)
-        i += 4
-    while i < size:
-        to[i] = data[i] ^ mask_bytes[i & 3]
-        i += 1
-
-
-cdef inline uint32_t _mask_after(uint32_t mask, Py_ssize_t size) noexcept:
-    """The mask that goes on after `size` bytes, as four bytes in memory order."""
-    cdef uint32_t turned
-    cdef const char* mask_bytes = <const char*>&mask
-    cdef char* turned_bytes = <char*>&turned
-    cdef Py_ssize_t i
-    for i in range(4):
-        turned_bytes[i] = mask_bytes[(size + i) & 3]
-    return turned
 
 
 cdef bint _is_sendable_close_code(int code) noexcept:
@@ -125,10 +64,12 @@ cdef class FrameLimits:
         self.close_timeout = close_timeout
 
 
-cdef class Connection(WSListener):
+cdef class Connection:
     def __cinit__(self, *args, **kwargs):
         self._out = WriteBuffer()
         self._frame_at = -1
+        self._fd = -1
+        self._budget = -1
         self.close_reason = ""
         if DEBUG:
             count(COUNT_CONNECTION, 1)
@@ -137,10 +78,11 @@ cdef class Connection(WSListener):
         if DEBUG:
             count(COUNT_CONNECTION, -1)
 
-    def __init__(self, loop, FrameLimits limits, *, bint is_client):
+    def __init__(self, loop, FrameLimits limits, *, bint is_client, ReadSpace space=None):
         self.loop = loop
         self.limits = limits
         self.is_client = is_client
+        self._space = ReadSpace() if space is None else space
 
     # ---- state -------------------------------------------------------------------------------------
 
@@ -181,9 +123,13 @@ cdef class Connection(WSListener):
     cdef int batch_started(self) except -1:
         return 0
 
-    cdef int message_received(self, const uint8_t* message, Py_ssize_t size) except -1:
+    cdef int message_received(self, uint8_t* message, Py_ssize_t size) except -1:
+        self.unmask()
         self.on_message(PyBytes_FromStringAndSize(<const char*>message, size))
         return 0
+
+    cdef int over_budget(self) except -1:
+        return self._violation(CLOSE_TOO_BIG, "too many bytes")
 
     cdef int writable(self) except -1:
         return 0
@@ -199,7 +145,7 @@ cdef class Connection(WSListener):
         return 0
 
     def on_open(self):
-        """The WebSocket upgrade is done."""
+        """The upgrade is done."""
 
     def on_message(self, message):
         """A whole binary message came in, as bytes."""
@@ -207,54 +153,72 @@ cdef class Connection(WSListener):
     def on_closed(self):
         """The connection is gone; `close_code` and `close_reason` say how."""
 
-    # ---- picows's callbacks ------------------------------------------------------------------------
+    # ---- what the transport calls ------------------------------------------------------------------
 
-    cpdef on_ws_connected(self, WSTransport transport):
-        self._ws = transport
-        under = transport.underlying_transport
-        self._transport = getattr(under, "wrapped", under)
-        self._write = self._transport.write
-        self._writelines = self._transport.writelines
-        self._write_buffer_size = self._transport.get_write_buffer_size
+    def upgraded(self, transport, bytes rest=b"", Py_ssize_t budget=-1):
+        """The upgrade is done: from now on this is the protocol of `transport`.
+
+        `rest` was read already.  At most `budget` bytes may come until `lift_budget`; -1: any number.
+        """
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(rest)
+        self._transport = transport
+        self._write = transport.write
+        self._writelines = transport.writelines
+        self._write_buffer_size = transport.get_write_buffer_size
         # aiofastnet copies what it cannot send at once; other transports may keep the view.
-        self._write_copies = type(self._transport).__module__.startswith("aiofastnet.")
+        self._write_copies = type(transport).__module__.startswith("aiofastnet.")
+        sock = transport.get_extra_info("socket")
+        if self._write_copies and sock is not None and transport.get_extra_info("ssl_object") is None:
+            self._fd = sock.fileno()
+        self._budget = budget
         self.set_limits(self.limits)
+        transport.set_protocol(self)
         self.received_at = now()
         self._set_state(OPEN)
         self.opened()
-        if self._out.size > 0:
+        if size > 0:
+            self._rest = WriteBuffer()
+            memcpy(self._rest.append(size), PyBytes_AS_STRING(rest), size)
+            self._reads_into_rest = True
+            self._received(0)
+        elif self._out.size > 0:
             self.flush()
 
-    cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
-        if not self._in_batch:
-            self._in_batch = True
-            self.received_at = now()
-            if self._watching:
-                self._stop_watching()
-            self.batch_started()
-        self._tail = frame.tail_size
-        try:
-            self._receive(frame)
-        except (KeyboardInterrupt, SystemExit) as exc:
-            self.loop.call_soon(_raise, exc)
-        except BaseException:
-            _log.exception("error while receiving; closing this connection")
-            self.close(CLOSE_INTERNAL_ERROR, "internal error")
-        if frame.last_in_buffer:
-            self._in_batch = False
-            if self._out.size > 0:
-                self.flush()
+    cdef int lift_budget(self) except -1:
+        self._budget = -1
+        return 0
 
-    cpdef on_ws_disconnected(self, WSTransport transport):
+    cpdef is_buffered_protocol(self):
+        return True
+
+    cdef NoResult get_buffer_c(self, Py_ssize_t hint, char** buf, Py_ssize_t* buf_len) except NoResult.EXC:
+        if self._in_batch:
+            raise RuntimeError("a read inside of a read")
+        self._reads_into_rest = self._rest is not None or self._space.busy
+        buf_len[0] = self._space.size
+        if not self._reads_into_rest:
+            buf[0] = self._space.data
+            return NoResult.OK
+        if self._rest is None:
+            self._rest = WriteBuffer()
+        buf[0] = self._rest.reserve(self._space.size)
+        return NoResult.OK
+
+    cpdef get_buffer(self, Py_ssize_t hint):
+        cdef char* data
+        cdef Py_ssize_t size
+        self.get_buffer_c(hint, &data, &size)
+        return PyMemoryView_FromMemory(data, size, PyBUF_WRITE)
+
+    cpdef buffer_updated(self, Py_ssize_t bytes_read):
+        self._received(bytes_read)
+
+    def eof_received(self):
+        return False                   # the transport closes itself
+
+    def connection_lost(self, exc):
         if self._state == CLOSED:
             return
-        # A client's would get the violation as an exception that nobody retrieves.
-        transport.disconnected_future.cancel()
-        if self._ws.is_close_frame_sent and self.close_code == 0:
-            # picows found a violation and closed by itself.
-            self.close_code = self._ws.close_handshake.sent.code
-            self.close_reason = self._ws.close_handshake.sent.reason or ""
-            self.closed_by_us = True
         self._set_state(CLOSED)
         if self.close_code == 0:
             self.close_code = CLOSE_ABNORMAL
@@ -262,13 +226,13 @@ cdef class Connection(WSListener):
         if self._close_timer is not None:
             self._close_timer.cancel()
             self._close_timer = None
-        self._assembly = None
+        self._fd = -1
+        self._assembly = self._rest = None
         try:
             self.closed()
         finally:
             self._out.release()
-            self.watch = None
-            # Break the cycle transport -> protocol -> picows -> self -> transport.
+            # The transport may keep its protocol: no cycle may be left.
             self._write = self._writelines = self._write_buffer_size = None
 
     def set_limits(self, FrameLimits limits):
@@ -276,17 +240,17 @@ cdef class Connection(WSListener):
         self._transport.set_write_buffer_limits(
             high=min(BACKED_UP, limits.high_water), low=min(DRAINED, limits.low_water))
 
-    cpdef pause_writing(self):
+    def pause_writing(self):
         self._backed_up = True
 
-    cpdef resume_writing(self):
+    def resume_writing(self):
         self._backed_up = False
         if self._state != OPEN:
             return
         self._backlog = self._write_buffer_size()
         if self._reading_paused:
             self._reading_paused = False
-            self._resume_reading()
+            self._resume_soon()
         self._use_room()
         if self._state == OPEN:
             self.drained()
@@ -304,9 +268,13 @@ cdef class Connection(WSListener):
 
     cdef int release_reading(self) except -1:
         self._holds -= 1
-        # A transport that has what is to be read ready may call back at once: not from here.
         if self._holds == 0 and self._state != CLOSED:
-            self.loop.call_soon(self._resume_reading)
+            self._resume_soon()
+        return 0
+
+    cdef int _resume_soon(self) except -1:
+        # A transport that has what is to be read ready may call back at once: not from here.
+        self.loop.call_soon(self._resume_reading)
         return 0
 
     cdef int _use_room(self) except -1:
@@ -322,28 +290,109 @@ cdef class Connection(WSListener):
 
     # ---- in ----------------------------------------------------------------------------------------
 
-    cdef int _receive(self, WSFrame frame) except -1:
+    cdef int _received(self, Py_ssize_t fresh) except -1:
+        """`fresh` bytes more are where get_buffer() said."""
         cdef:
-            WSMsgType opcode = frame.msg_type
-            const uint8_t* data = <const uint8_t*>frame.payload_ptr
-            Py_ssize_t size = frame.payload_size
+            ReadSpace space = self._space
+            char* data = space.data
+            Py_ssize_t size = fresh
+            Py_ssize_t left
+        if self._reads_into_rest:
+            self._rest.size += fresh
+            data, size = self._rest.data, self._rest.size
+        self.received_at = now()
+        if self._budget >= 0:
+            self._budget -= size if fresh == 0 else fresh
+            if self._budget < 0 and not self._is_deaf:
+                self._is_deaf = True
+                self.over_budget()
+        self._in_batch = True
+        if not self._reads_into_rest:
+            space.busy = True
+        try:
+            self._parsed = 0
+            self.batch_started()
+            while not self._is_deaf and self._frames(data, size):
+                pass
+        finally:
+            self._in_batch = False
+            self._masked = NULL
+            if not self._reads_into_rest:
+                space.busy = False
+        left = size - self._parsed
+        if left == 0 or self._is_deaf or self._state == CLOSED:
+            self._rest = None
+        elif self._reads_into_rest:
+            self._rest.consume(self._parsed)
+        else:
+            self._rest = WriteBuffer()
+            memcpy(self._rest.append(left), data + self._parsed, left)
+        if self._out.size > 0:
+            self.flush()
+        return 0
 
-        if self._ws.is_close_frame_sent:
-            # picows found a violation and closed by itself: nothing is heard after that.
-            return 0
-        if self._state != OPEN:
-            if self._state == CLOSING and opcode == WSMsgType.CLOSE and self.closed_by_us:
-                # The answer to our close frame.
-                self._transport.close()
-            return 0
-        if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            return self._start_closing(CLOSE_PROTOCOL_ERROR, "reserved bits are set", True)
+    cdef bint _frames(self, char* data, Py_ssize_t size) except -1:
+        """Take the frames out of `data`; returns whether there may be more, because one went wrong."""
+        try:
+            self._take_frames(data, size)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self.loop.call_soon(_raise, exc)
+        except BaseException:
+            _log.exception("error while receiving; closing this connection")
+            self.close(CLOSE_INTERNAL_ERROR, "internal error")
+        else:
+            return False
+        return True
 
-        if opcode == WSMsgType.BINARY:
+    cdef int _take_frames(self, char* data, Py_ssize_t size) except -1:
+        cdef:
+            FrameHeader frame
+            HeaderState header
+            char* at
+            Py_ssize_t left
+        while not self._is_deaf:
+            at = data + self._parsed
+            left = size - self._parsed
+            header = parse_header(<uint8_t*>at, left, not self.is_client, &frame)
+            if header == HEADER_PARTIAL:
+                return 0
+            if header != HEADER_WHOLE:
+                return self._violation(CLOSE_PROTOCOL_ERROR, VIOLATIONS[header])
+            if frame.size > self.limits.max_message_size and not frame.opcode & 0x08:
+                return self._violation(CLOSE_TOO_BIG, "message too big")
+            left -= frame.header_size
+            if left < frame.size:
+                return 0
+            self._tail = left - frame.size
+            self._parsed += frame.header_size + frame.size
+            self._receive(&frame, at + frame.header_size)
+        return 0
+
+    cdef int _violation(self, int code, str reason) except -1:
+        """What comes after it cannot be told apart: nothing more is heard."""
+        self._is_deaf = True
+        if self._state == OPEN:
+            self._start_closing(code, reason, True)
+        return 0
+
+    cdef int _receive(self, FrameHeader* frame, char* payload) except -1:
+        cdef:
+            uint8_t* data = <uint8_t*>payload
+            Py_ssize_t size = frame.size
+            bint is_lazy
+
+        if self._state != OPEN and not (self._state == CLOSING and frame.opcode == OPCODE_CLOSE):
+            return 0
+        if frame.masked:
+            is_lazy = frame.opcode == OPCODE_BINARY and frame.fin and size >= LAZY_UNMASK
+            mask_copy(payload, payload, PLAIN_HEAD if is_lazy else size, frame.mask)
+            self._masked = payload + PLAIN_HEAD if is_lazy else NULL
+            self._masked_end = payload + size
+            self._in_mask = frame.mask
+
+        if frame.opcode == OPCODE_BINARY:
             if self._assembling:
                 return self._start_closing(CLOSE_PROTOCOL_ERROR, "message inside a message", True)
-            if size > self.limits.max_message_size:
-                return self._start_closing(CLOSE_TOO_BIG, "message too big", True)
             if frame.fin:
                 self.bytes_received += size
                 return self.message_received(data, size)
@@ -352,7 +401,7 @@ cdef class Connection(WSListener):
             self._assembly = WriteBuffer()
             if size > 0:
                 memcpy(self._assembly.append(size), data, size)
-        elif opcode == WSMsgType.CONTINUATION:
+        elif frame.opcode == OPCODE_CONTINUATION:
             if not self._assembling:
                 return self._start_closing(CLOSE_PROTOCOL_ERROR, "continuation of nothing", True)
             self._fragments += 1
@@ -367,34 +416,57 @@ cdef class Connection(WSListener):
                 self._assembling = False
                 self._assembly = None
                 self.bytes_received += assembly.size
-                return self.message_received(<const uint8_t*>assembly.data, assembly.size)
-        elif opcode == WSMsgType.PING:
-            return self._answer_ping(frame)
-        elif opcode == WSMsgType.PONG:
-            pass
-        elif opcode == WSMsgType.CLOSE:
-            return self._receive_close(frame)
-        else:
+                return self.message_received(<uint8_t*>assembly.data, assembly.size)
+        elif frame.opcode == OPCODE_PING:
+            return self._answer_ping(payload, size)
+        elif frame.opcode == OPCODE_CLOSE:
+            return self._receive_close(data, size)
+        elif frame.opcode == OPCODE_TEXT:
             return self._start_closing(CLOSE_WRONG_MESSAGE_TYPE, "text messages are not spoken here", True)
         return 0
 
-    cdef int _answer_ping(self, WSFrame frame) except -1:
+    cdef void unmask(self) noexcept:
+        if self._masked != NULL:
+            mask_copy(self._masked, self._masked, self._masked_end - self._masked, self._in_mask)
+            self._masked = NULL
+
+    cdef void take(self, char* to, const char* data, Py_ssize_t size) noexcept:
+        cdef Py_ssize_t plain = size
+        cdef Py_ssize_t phase = 0
+        if self._masked != NULL and data + size > self._masked:
+            plain = self._masked - data
+            if plain < 0:
+                phase = -plain
+                plain = 0
+            mask_copy(to + plain, data + plain, size - plain, mask_after(self._in_mask, phase))
+        memcpy(to, data, plain)
+
+    cdef int _answer_ping(self, const char* payload, Py_ssize_t size) except -1:
         # RFC 6455, 5.5.3 lets us answer only the latest ping; with no room that is all we keep.
         if self.has_room():
             self._pong = None
-            return self._control(OPCODE_PONG, frame.payload_ptr, frame.payload_size)
-        self._pong = frame.get_payload_as_bytes()
+            return self._control(OPCODE_PONG, payload, size)
+        self._pong = PyBytes_FromStringAndSize(payload, size)
         return 0
 
-    cdef int _receive_close(self, WSFrame frame) except -1:
+    cdef int _receive_close(self, const uint8_t* payload, Py_ssize_t size) except -1:
         cdef int code = CLOSE_NORMAL
-        if frame.payload_size >= 2:
-            code = ((<uint8_t>frame.payload_ptr[0]) << 8) | <uint8_t>frame.payload_ptr[1]
-        if _is_sendable_close_code(code):
-            self._start_closing(code, frame.get_close_reason() or "", False)
-        else:
-            self._start_closing(CLOSE_PROTOCOL_ERROR, "invalid close code", True)
-        self.flush()
+        self._is_deaf = True
+        if self._state == OPEN:
+            if size >= 2:
+                code = (payload[0] << 8) | payload[1]
+            if size == 1 or not _is_sendable_close_code(code):
+                self._start_closing(CLOSE_PROTOCOL_ERROR, "invalid close code", True)
+            else:
+                try:
+                    reason = PyBytes_FromStringAndSize(<const char*>payload + 2, max(size - 2, 0)).decode()
+                except UnicodeDecodeError:
+                    self._start_closing(CLOSE_INVALID_TEXT, "the close reason is not UTF-8", True)
+                else:
+                    self._start_closing(code, reason, False)
+            self.flush()
+        elif not self.closed_by_us:
+            return 0
         self._transport.close()
         return 0
 
@@ -411,51 +483,53 @@ cdef class Connection(WSListener):
 
     cdef inline char* _header(self, uint8_t opcode, Py_ssize_t size, Py_ssize_t space) except NULL:
         """The header of a frame of `size` bytes, and where the `space` for its first ones begins."""
-        # 2 fixed, then 0, 2 or 8 of extended length, then 0 or 4 of mask (RFC 6455, 5.2)
-        cdef:
-            Py_ssize_t extended = 0 if size < 126 else 2 if size < 65536 else 8
-            Py_ssize_t header = 2 + extended + (4 if self.is_client else 0)
-            uint8_t mask_bit = 0x80 if self.is_client else 0
-            uint8_t* at
-            Py_ssize_t i
+        cdef Py_ssize_t header = header_size(size, self.is_client)
+        cdef char* at
         if DEBUG:
-            assert self._frame_at < 0, "a frame is being built already"
-            assert self._state == OPEN, "no frame may be built now"
+            self._check_free()
         if self.is_client:
-            self._mask = _next_mask()
-        at = <uint8_t*>self._out.append(header + space)
-        at[0] = 0x80 | opcode
-        if extended == 0:
-            at[1] = mask_bit | <uint8_t>size
-        else:
-            at[1] = mask_bit | (126 if extended == 2 else 127)
-            for i in range(extended):
-                at[2 + i] = <uint8_t>(size >> (8 * (extended - 1 - i)))
-        if self.is_client:
-            memcpy(at + header - 4, &self._mask, 4)
-        return <char*>at + header
+            self._mask = next_mask()
+        at = self._out.append(header + space)
+        write_header(<uint8_t*>at, opcode, size, self.is_client, self._mask)
+        return at + header
 
     cdef int send_chunk(self, const char* head, Py_ssize_t head_size, const char* data,
                         Py_ssize_t size) except -1:
         cdef char* at
-        if not self.is_client and size >= DIRECT_WRITE and self._write_copies and self._can_write():
+        cdef Py_ssize_t sent
+        if not self.is_client and size >= DIRECT_WRITE and self._write_copies and self._write is not None:
             memcpy(self._header(OPCODE_BINARY, head_size + size, head_size), head, head_size)
-            self._writelines((PyMemoryView_FromMemory(self._out.data, self._out.size, PyBUF_READ),
-                              PyMemoryView_FromMemory(<char*>data, size, PyBUF_READ)))
+            sent = send_both(self._fd, self._out.data, self._out.size, data, size) if self._is_idle() else 0
+            if sent < self._out.size:
+                self._writelines((self._view(self._out.data + sent, self._out.size - sent),
+                                  self._view(data, size)))
+            elif sent < self._out.size + size:
+                sent -= self._out.size
+                self._write(self._view(data + sent, size - sent))
+            else:
+                return self._written(sent)
+            self._backlog = self._write_buffer_size()
             return self._written(self._out.size + size)
         at = self._header(OPCODE_BINARY, head_size + size, head_size + size)
         if self.is_client:
-            _mask_copy(at, head, head_size, self._mask)
-            _mask_copy(at + head_size, data, size, _mask_after(self._mask, head_size))
+            mask_copy(at, head, head_size, self._mask)
+            mask_copy(at + head_size, data, size, mask_after(self._mask, head_size))
         else:
             memcpy(at, head, head_size)
             if size > 0:
                 memcpy(at + head_size, data, size)
         return self._frame_done()
 
-    cdef inline bint _can_write(self) noexcept:
-        # picows closes by itself after what it cannot parse; nothing may follow its close frame.
-        return self._write is not None and not self._ws.is_close_frame_sent
+    cdef inline object _view(self, const char* data, Py_ssize_t size):
+        return PyMemoryView_FromMemory(<char*>data, size, PyBUF_READ)
+
+    cdef inline bint _is_idle(self) except -1:
+        """Whether the transport holds nothing, so that the socket may be written to past it."""
+        if self._fd < 0:
+            return False
+        if self._backlog > 0:
+            self._backlog = self._write_buffer_size()
+        return self._backlog == 0
 
     cdef int end(self) except -1:
         cdef char* at
@@ -463,9 +537,16 @@ cdef class Connection(WSListener):
             self._check_built()
         if self.is_client:
             at = self._out.data + self._frame_at
-            _mask_copy(at, at, self._frame_size, self._mask)
+            mask_copy(at, at, self._frame_size, self._mask)
         self._frame_at = -1
         return self._frame_done()
+
+    cdef int _check_free(self) except -1:
+        if self._frame_at >= 0:
+            raise AssertionError("a frame is being built already")
+        if self._state != OPEN:
+            raise AssertionError("no frame may be built now")
+        return 0
 
     cdef int _check_built(self) except -1:
         if self._frame_at < 0:
@@ -499,25 +580,28 @@ cdef class Connection(WSListener):
 
     cdef int flush(self) except -1:
         cdef Py_ssize_t size = self._out.size
+        cdef Py_ssize_t sent
         if size == 0:
             return 0
-        if not self._can_write():
+        if self._write is None:
             self._out.clear()
             return 0
-        if self._write_copies:
-            self._write(PyMemoryView_FromMemory(self._out.data, size, PyBUF_READ))
-        else:
-            self._write(PyBytes_FromStringAndSize(self._out.data, size))
+        sent = send_now(self._fd, self._out.data, size) if self._is_idle() else 0
+        if sent < size:
+            if self._write_copies:
+                self._write(self._view(self._out.data + sent, size - sent))
+            else:
+                self._write(PyBytes_FromStringAndSize(self._out.data + sent, size - sent))
+            self._backlog = self._write_buffer_size()
         return self._written(size)
 
     cdef int _written(self, Py_ssize_t size) except -1:
-        """`size` bytes were given to the transport: what was gathered is among them."""
+        """`size` bytes were given to the socket or the transport: what was gathered is among them."""
         self.bytes_sent += size
         if self._out.capacity > KEPT_BUFFER:
             self._out.release()
         else:
             self._out.clear()
-        self._backlog = self._write_buffer_size()
         if self._backlog > self.limits.max_unsent and not self._reading_paused and self._state == OPEN:
             # The remote does not read what it asked for: take no more of its requests.
             self._reading_paused = True
@@ -555,11 +639,6 @@ cdef class Connection(WSListener):
         that nothing followed.  Any received byte counts as life."""
         if self._state != OPEN:
             return
-        if self._ws.is_close_frame_sent:
-            # picows closed after a violation and waits for the remote to take it.
-            if self._close_timer is None:
-                self._close_timer = self.loop.call_later(self.limits.close_timeout, self.abort)
-            return
         cdef Py_ssize_t backlog
         if self._holds > 0:
             # Nothing is read because a reader is behind: nothing can be heard, pings neither.  A pong
@@ -586,20 +665,7 @@ cdef class Connection(WSListener):
                 self.abort()
         elif at - self.received_at >= interval:
             self._pinged_at = at
-            if self.watch is not None:
-                self._watching = True
-                self.watch(True)
             self._control(OPCODE_PING, NULL, 0)
-
-    def bytes_seen(self):
-        """Called by whoever watches the transport: some bytes came, perhaps not yet a whole frame."""
-        self.received_at = now()
-
-    cdef int _stop_watching(self) except -1:
-        self._watching = False
-        if self.watch is not None:
-            self.watch(False)
-        return 0
 
     # ---- closing -----------------------------------------------------------------------------------
 
@@ -624,16 +690,15 @@ cdef class Connection(WSListener):
         self._assembling = False
         self._assembly = None
         self._pong = None
-        if not self._ws.is_close_frame_sent:
-            payload = bytes((code >> 8, code & 0xFF)) + text.decode("utf-8", "ignore").encode()
-            self._control(OPCODE_CLOSE, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        payload = bytes((code >> 8, code & 0xFF)) + text.decode("utf-8", "ignore").encode()
+        self._control(OPCODE_CLOSE, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
         self._set_state(CLOSING)
         if self._close_timer is None:
             self._close_timer = self.loop.call_later(self.limits.close_timeout, self.abort)
         self.closing()
         if self._reading_paused or self._holds > 0:
             self._reading_paused = False
-            self._resume_reading()
+            self._resume_soon()
         return 0
 
 

@@ -1,5 +1,6 @@
 from libc.stdint cimport uint64_t
 
+from ._buffer cimport ReadSpace
 from ._calls cimport CallTable
 from ._dispatch cimport HandlerTable
 from ._frame cimport FrameLimits
@@ -31,6 +32,7 @@ cdef class PeerCore:
         readonly object loop           # None until the first use inside a running loop
         readonly FrameLimits limits
         readonly HandlerTable table
+        readonly ReadSpace read_space  # of all connections
         readonly dict drops            # reason -> count
         public object request_timeout  # s, or None
         public bint expose_errors

@@ -4,6 +4,7 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
+from ._buffer import ReadSpace
 from ._calls import CallTable
 from ._dispatch import HandlerTable
 from ._frame import Connection, FrameLimits
@@ -44,6 +45,8 @@ class PeerCore:
     def eager(self) -> bool: ...
     @property
     def limits(self) -> FrameLimits: ...
+    @property
+    def read_space(self) -> ReadSpace: ...
     @property
     def table(self) -> HandlerTable: ...
     @property

@@ -8,6 +8,7 @@ import sys
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.string cimport memset
 
+from ._buffer cimport ReadSpace
 from ._calls cimport CallTable
 from ._debug cimport now
 from ._frame cimport Connection
@@ -48,6 +49,7 @@ cdef class PeerCore:
                  Py_ssize_t max_streams, Py_ssize_t stream_window, Py_ssize_t stream_buffer):
         self.limits = limits
         self.table = HandlerTable()
+        self.read_space = ReadSpace()
         self.drops = {}
         self.request_timeout = request_timeout
         self.expose_errors = expose_errors

@@ -156,11 +156,13 @@ cdef class ReadableStream(Stream):
         if size < SMALL_CHUNK and self._unread > size:
             if self._small is None:
                 self._small = WriteBuffer()
-            memcpy(self._small.append(size), data, size)
+            self.channels.connection.take(self._small.append(size), data, size)
             return self._queue_small() if self._small.size >= GATHERED else 0
         if self._small is not None and self._small.size > 0:
             self._queue_small()
-        self._chunks.append(PyBytes_FromStringAndSize(data, size))
+        chunk = PyBytes_FromStringAndSize(NULL, size)
+        self.channels.connection.take(PyBytes_AS_STRING(chunk), data, size)
+        self._chunks.append(chunk)
         return 0
 
     cdef int _queue_small(self) except -1:
@@ -288,7 +290,7 @@ cdef class ReadableStream(Stream):
             if direct and self._into != NULL and self._into_filled == 0 and self._unread == 0:
                 # Straight to where the reader wants it.
                 part = min(size, self._into_size)
-                memcpy(self._into, data, part)
+                self.channels.connection.take(self._into, <const char*>data, part)
                 self._into_filled = part
                 if part < size:
                     self._store(<const char*>data + part, size - part)

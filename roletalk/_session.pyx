@@ -25,7 +25,7 @@ from ._pyapi cimport (PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, Py
                       is_awaitable)
 from ._steps cimport Steps, blame, name_of
 from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_WRONG_CORRELATION, CLOSE_WRONG_MESSAGE_TYPE,
-                     DATA_OBJECT, DATA_STRING, MSG_MESSAGE, MSG_OPEN_READABLE,
+                     DATA_OBJECT, DATA_STRING, FLAG_CHUNK, MSG_MESSAGE, MSG_OPEN_READABLE,
                      MSG_OPEN_WRITABLE, MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES,
                      MSG_STREAM_DATA, MSG_STREAM_REJECT, MSG_STREAM_RESOLVE)
 
@@ -56,7 +56,7 @@ cdef FrameLimits _STRANGER_LIMITS = FrameLimits(max_message_size=65536)
 
 cdef class Link(Connection):
     def __init__(self, PeerCore peer, owner, *, bint is_client):
-        Connection.__init__(self, peer.loop, _STRANGER_LIMITS, is_client=is_client)
+        Connection.__init__(self, peer.loop, _STRANGER_LIMITS, is_client=is_client, space=peer.read_space)
         self.peer = peer
         self.owner = owner
 
@@ -66,6 +66,7 @@ cdef class Link(Connection):
         self.channels = Channels(self.peer, self, unit.streams)
         self._asked = set()
         self.set_limits(self.peer.limits)
+        self.lift_budget()
         unit._links.append(self)
 
     cdef int opened(self) except -1:
@@ -79,6 +80,10 @@ cdef class Link(Connection):
         if self._out.size > 0 and not self.closed_by_us:
             self.peer.drop("frames unsent when their connection was lost")
         owner.lost(self)
+        return 0
+
+    cdef int over_budget(self) except -1:
+        self.owner.too_much()
         return 0
 
     cdef int writable(self) except -1:
@@ -125,10 +130,12 @@ cdef class Link(Connection):
         self._direct = self.peer.no_task_is_current()
         return 0
 
-    cdef int message_received(self, const uint8_t* message, Py_ssize_t size) except -1:
+    cdef int message_received(self, uint8_t* message, Py_ssize_t size) except -1:
         cdef:
             Envelope envelope
             int code
+        if message[0] != MSG_STREAM_DATA or self.unit is None:
+            self.unmask()
         if self.unit is None:
             self.owner.handshake(self, PyBytes_FromStringAndSize(<const char*>message, size))
             return 0
@@ -143,6 +150,8 @@ cdef class Link(Connection):
         if envelope.kind == MSG_REJECT:
             return self._settle(&envelope, True)
         if envelope.kind == MSG_STREAM_DATA:
+            if envelope.flag != FLAG_CHUNK:
+                self.unmask()
             return self.channels.receive(
                 envelope.channel, envelope.flag, envelope.body, envelope.body_size, self._direct)
         if envelope.kind == MSG_OPEN_READABLE or envelope.kind == MSG_OPEN_WRITABLE:

@@ -189,7 +189,7 @@ class Dialer:
                 ssl=ssl,
                 server_hostname=hostname,
             )
-        await admission.ws.wait_until_handshake_complete()
+        await admission.gate.wait_upgraded()
 
     def _connect_error(self, cause: BaseException | None) -> RoletalkError:
         url = self.address.url

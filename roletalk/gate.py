@@ -1,9 +1,8 @@
 """From a socket to an authenticated connection.
 
-A `Gate` stands between the transport and picows until the handshake is over, bounding what a stranger
-may send; then picows gets the transport to itself.  An `Admission` takes one connection through the
-handshake of docs/protocol.md, section 4, within its time, and afterwards hands what is not on the hot
-path to the peer.
+A `Gate` is the protocol of a transport until picows has upgraded it to a WebSocket; then the `Connection`
+is.  An `Admission` takes one connection through the handshake of docs/protocol.md, section 4, within its
+time, and afterwards hands what is not on the hot path to the peer.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from picows import (
     WSListener,
+    WSTransport,
     WSUpgradeRequest,
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
 )
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # compiled, not in its stub
 
-from ._frame import ConnectionState
+from ._frame import Connection, ConnectionState
 from ._session import Link
 from ._wire import CloseCode
 from .auth import Challenges, Handshake, HandshakeError, ReachedItselfError
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("roletalk")
 
-# The HTTP request (16 KiB in picows), then messages 1, 2 and 3 with two of them at their limit.
-STRANGER_BYTES: Final = (16 + 2 * 64 + 16) * 1024
-READ_BUFFER: Final = 2048  # what an idle connection keeps; picows doubles it as needed
+# Messages 1, 2 and 3, with two of them at their limit.
+STRANGER_BYTES: Final = (2 * 64 + 16) * 1024
+UPGRADE_BYTES: Final = 16 * 1024  # of an HTTP request or response; picows refuses what is longer
+HEADERS_END: Final = b"\r\n\r\n"
 
 CHALLENGES: Final = Challenges()
 """Of the whole process: a challenge of ours that comes back is an attack (section 8)."""
@@ -100,31 +101,14 @@ class _QuietLog:
 _PICOWS_LOG: Final = _QuietLog()
 
 
-def websocket_protocol(
-    listener_factory: Callable[..., WSListener | WSUpgradeResponseWithListener],
-    *,
-    host: str | None = None,
-    target: str | None = None,
-    max_message_size: int,
-) -> Any:
-    """picows's protocol with all that we do ourselves switched off; a client's where `host` is given."""
-    return WSProtocol(
-        host,
-        target,
-        host is not None,  # is_client_side
-        listener_factory,
-        _PICOWS_LOG,
-        True,  # disconnect_on_exception
-        None,  # websocket_handshake_timeout: an Admission bounds upgrade and handshake together
-        False,  # enable_auto_ping
-        10,
-        10,
-        1,
-        False,  # enable_auto_pong
-        max_message_size,
-        None,  # extra_headers
-        READ_BUFFER,
-    )
+class _Upgrade(WSListener):
+    """What picows hears of that it upgraded a transport."""
+
+    def __init__(self, upgraded: Callable[[], None]) -> None:
+        self._upgraded = upgraded
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._upgraded()
 
 
 class _SocketWithoutTcp:
@@ -157,68 +141,117 @@ class _TransportWithoutTcp:
         return getattr(self.wrapped, name)
 
 
-class Gate(asyncio.BufferedProtocol):
-    """The protocol that a transport has until the handshake is over, and while a ping is out.
+class Gate(asyncio.Protocol):
+    """The protocol of a transport until it is a WebSocket, which then belongs to `connection`.
 
-    It passes everything on to picows and counts: a stranger that sends more than `STRANGER_BYTES`
-    is cut off, however it is framed.  Later it comes back only to see that bytes arrive at all, which
-    picows tells of whole frames alone.
+    picows gets to see the HTTP request or response alone, and makes the other one.  It is a client's
+    where `host` and `target` are given.  `arrived` is called with the transport and says whether it may
+    come in; `lost` when it is gone before it was upgraded.  No more than `budget` bytes are taken until
+    the connection lifts that.
     """
 
-    def __init__(self, admission: Admission, ws: Any) -> None:
-        self._admission = admission
-        self._ws = ws
-        self._budget = STRANGER_BYTES
-        self._guarding = True
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        host: str | None = None,
+        target: str | None = None,
+        arrived: Callable[[Any], bool] | None = None,
+        lost: Callable[[Exception | None], None] | None = None,
+        budget: int = STRANGER_BYTES,
+    ) -> None:
+        self._connection = connection
+        self._arrived = arrived
+        self._lost = lost
+        self._budget = budget
+        self._head = bytearray()
+        self._is_upgraded = False
+        self._ws: Any = WSProtocol(
+            host,
+            target,
+            host is not None,  # is_client_side
+            self._listener,
+            _PICOWS_LOG,
+            True,  # disconnect_on_exception
+            None,  # websocket_handshake_timeout: an Admission bounds upgrade and handshake together
+            False,  # enable_auto_ping
+            10,
+            10,
+            1,
+            False,  # enable_auto_pong
+            UPGRADE_BYTES,  # max_frame_size: it never sees a frame
+            None,  # extra_headers
+            2048,  # read_buffer_init_size
+        )
         self.transport: Any = None
+
+    def _listener(
+        self, request: WSUpgradeRequest, response: WSUpgradeResponse | None = None
+    ) -> WSListener | WSUpgradeResponseWithListener:
+        """picows's answer to an upgrade request; it knows drafts of WebSocket that we do not speak."""
+        versions = request.headers.getall("sec-websocket-version", [])
+        # With none picows refuses by itself.
+        if response is not None or (len(versions) <= 1 and all(v == "13" for v in versions)):
+            return _Upgrade(self._upgraded)
+        refusal = WSUpgradeResponse.create_error_response(
+            HTTPStatus.UPGRADE_REQUIRED, b"RFC 6455 only", {"Sec-WebSocket-Version": "13"}
+        )
+        return WSUpgradeResponseWithListener(refusal, None)
+
+    def _upgraded(self) -> None:
+        self._is_upgraded = True
+
+    async def wait_upgraded(self) -> None:
+        """Wait for the end of the upgrade.  Raises what picows makes of a response that is none."""
+        if not self._is_upgraded:
+            await self._ws.wait_until_handshake_complete()
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         sock = transport.get_extra_info("socket")
-        if not self._admission.arrived(transport):
+        if self._arrived is not None and not self._arrived(transport):
             transport.abort()
         family = getattr(sock, "family", None)
         is_tcp = family in (socket.AF_INET, socket.AF_INET6)
         self._ws.connection_made(transport if is_tcp else _TransportWithoutTcp(transport))
 
-    def is_buffered_protocol(self) -> bool:
-        return True
-
-    def get_buffer(self, sizehint: int) -> Any:
-        return self._ws.get_buffer(sizehint)
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._guarding:
-            self._budget -= nbytes
-            if self._budget < 0:
-                self._admission.too_much()
-                return
+    def data_received(self, data: bytes) -> None:
+        searched = max(len(self._head) - len(HEADERS_END) + 1, 0)
+        self._head += data
+        end = self._head.find(HEADERS_END, searched)
+        if end >= 0:
+            end += len(HEADERS_END)
+        elif len(self._head) >= UPGRADE_BYTES:
+            end = len(self._head)
         else:
-            self._admission.link.bytes_seen()
-        self._ws.buffer_updated(nbytes)
+            return
+        head, rest = self._head[:end], bytes(self._head[end:])
+        self._head = bytearray()
+        while head and not self.transport.is_closing():
+            room = self._ws.get_buffer(-1)
+            size = min(len(room), len(head))
+            room[:size] = head[:size]
+            del head[:size]
+            self._ws.buffer_updated(size)
+        if self._is_upgraded:
+            connection = self._connection
+            # picows's objects refer to this one; nobody needs them any more.
+            del self._ws, self._connection
+            connection.upgraded(self.transport, rest, self._budget)
 
     def eof_received(self) -> bool:
         return bool(self._ws.eof_received())
 
     def pause_writing(self) -> None:
-        self._ws.pause_writing()
+        pass
 
     def resume_writing(self) -> None:
-        self._ws.resume_writing()
+        pass
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ws.connection_lost(exc)
-        self._admission.disconnected(exc)
-
-    def open(self) -> None:
-        """The stranger is none any more: leave the way."""
-        self._guarding = False
-        self.transport.set_protocol(self._ws)
-
-    def watch(self, on: bool) -> None:
-        """Stand in the way again, or leave it."""
-        if not self.transport.is_closing():
-            self.transport.set_protocol(self if on else self._ws)
+        if self._lost is not None:
+            self._lost(exc)
 
 
 class Admission:
@@ -244,33 +277,17 @@ class Admission:
         peer._lobby.enter(self, stranger=dialer is None)
         # What strangers fail at is logged where it happens: nobody may be waiting for the result.
         self.result.add_done_callback(_retrieve)
-        if dialer is None:
-            self.ws = websocket_protocol(
-                self._accept, max_message_size=peer.limits.max_message_size
-            )
-        else:
-            self.ws = websocket_protocol(
-                lambda: self.link,
-                host=dialer.address.host_header,
-                target=dialer.address.target,
-                max_message_size=peer.limits.max_message_size,
-            )
-        self.gate = Gate(self, self.ws)
-
-    def _accept(self, request: WSUpgradeRequest) -> Link | WSUpgradeResponseWithListener:
-        """picows's answer to an upgrade request; it knows drafts of WebSocket that we do not speak."""
-        versions = request.headers.getall("sec-websocket-version", [])
-        # With none picows refuses by itself.
-        if all(version == "13" for version in versions) and len(versions) <= 1:
-            return self.link
-        refusal = WSUpgradeResponse.create_error_response(
-            HTTPStatus.UPGRADE_REQUIRED, b"RFC 6455 only", {"Sec-WebSocket-Version": "13"}
+        self.gate = Gate(
+            self.link,
+            host=dialer.address.host_header if dialer is not None else None,
+            target=dialer.address.target if dialer is not None else None,
+            arrived=self._arrived,
+            lost=self._lost_early,
         )
-        return WSUpgradeResponseWithListener(refusal, None)
 
     # -- the gate's and the link's calls, in the order they come
 
-    def arrived(self, transport: Any) -> bool:
+    def _arrived(self, transport: Any) -> bool:
         """A transport is there; False when it is one too many, or too late."""
         if self.result.done():
             return False
@@ -353,8 +370,6 @@ class Admission:
             if self.dialer is not None:
                 SPOKE_RT2.add(("place", self.dialer.address.place))
         self.unit = unit
-        self.gate.open()
-        link.watch = self.gate.watch
         self.result.set_result(unit)
         self._peer._welcome(
             self,
@@ -392,8 +407,8 @@ class Admission:
             self._peer._link_lost(self, self.unit)
         link.owner = None
 
-    def disconnected(self, exc: Exception | None) -> None:
-        """The transport is gone while the gate stood before it."""
+    def _lost_early(self, exc: Exception | None) -> None:
+        """The transport is gone, and was no WebSocket yet."""
         if self.dialer is not None and self.link.state == ConnectionState.CONNECTING:
             # The upgrade failed, and the dialer is about to learn why.
             return

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from roletalk._frame import Connection, FrameLimits
-from roletalk.gate import websocket_protocol
+from roletalk.gate import Gate
 from tests.rawclient import Frame, accept_key, apply_mask, encode_frame, upgrade_request
 
 
@@ -36,8 +36,7 @@ class _Socket:
 class FakeTransport:
     """Keeps what is written; while `stalled`, it counts as unsent until `take`.
 
-    picows writes the close frames of its own past the transport into the socket, after everything
-    else: `written` has them at the end.
+    picows writes what it answers to a request into the socket, past the transport.
     """
 
     def __init__(self, protocol: Any) -> None:
@@ -143,6 +142,11 @@ class FakeTransport:
 
     def _deliver(self) -> None:
         while self._inbox and self.reading and not self.closing:
+            if isinstance(self.protocol, asyncio.Protocol):
+                data = bytes(self._inbox)
+                self._inbox.clear()
+                self.protocol.data_received(data)
+                continue
             room = self.protocol.get_buffer(-1)
             size = min(len(room), len(self._inbox))
             room[:size] = self._inbox[:size]
@@ -168,17 +172,18 @@ class Recorder(Connection):
 class Remote:
     """The other side of a connection, which is a server or a client; the upgrade is done.
 
-    `protocol` is what the transport talks to, if that is not picows alone.
+    `protocol` is what the transport talks to at first, if that is no `Gate` of its own.
     """
 
     def __init__(self, connection: Connection, protocol: Any = None) -> None:
         self.is_client = connection.is_client
         self.transport = FakeTransport(
             protocol
-            or websocket_protocol(
-                lambda *_: connection,
+            or Gate(
+                connection,
                 host="remote" if self.is_client else None,
-                max_message_size=connection.limits.max_message_size,
+                target="/" if self.is_client else None,
+                budget=-1,
             )
         )
         if self.is_client:

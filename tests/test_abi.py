@@ -1,11 +1,13 @@
-"""Which picows the extension modules are used with."""
+"""Which releases of what they are built on the extension modules are used with."""
 
 from __future__ import annotations
 
 import pytest
+from aiofastnet import __version__ as installed_aiofastnet
 from picows.version import __version__ as installed_picows
 
-from roletalk._abi import OLDEST, check_picows
+from roletalk._abi import OLDEST, check_library
+from roletalk._build_info import AIOFASTNET as BUILT_AIOFASTNET
 from roletalk._build_info import PICOWS as BUILT_PICOWS
 
 
@@ -22,7 +24,13 @@ from roletalk._build_info import PICOWS as BUILT_PICOWS
     ],
 )
 def test_what_fits(installed: str, built: str) -> None:
-    check_picows(installed, built)
+    check_library("picows", installed, built)
+
+
+def test_what_is_installed_fits() -> None:
+    check_library("aiofastnet", installed_aiofastnet, BUILT_AIOFASTNET)
+    with pytest.raises(ImportError, match=r"pip install 'aiofastnet>=1\.2\.0,<"):
+        check_library("aiofastnet", "1.1.9", BUILT_AIOFASTNET)
 
 
 @pytest.mark.parametrize(
@@ -40,13 +48,13 @@ def test_what_fits(installed: str, built: str) -> None:
 )
 def test_what_does_not_fit(installed: str, built: str) -> None:
     with pytest.raises(ImportError) as caught:
-        check_picows(installed, built)
+        check_library("picows", installed, built)
     text = str(caught.value)
     assert f"against picows {built} " in text
     assert f"installed picows {installed}:" in text
-    assert f"pip install 'picows>={OLDEST},<" in text
+    assert f"pip install 'picows>={OLDEST['picows']},<" in text
 
 
 def test_a_version_that_cannot_be_read() -> None:
     with pytest.raises(ImportError, match="unknown"):
-        check_picows("unknown", "2.3.1")
+        check_library("picows", "unknown", "2.3.1")

@@ -11,7 +11,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
-from picows.version import __version__ as installed
+from aiofastnet import __version__ as installed
 
 SOURCES = Path(__file__).resolve().parent.parent / "roletalk"
 PACKAGES = {
@@ -46,10 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     variant: str = config.getoption("built")
-    built_against = import_module("roletalk._build_info").PICOWS
+    built_against = import_module("roletalk._build_info").AIOFASTNET
     return (
         f"roletalk: {variant} build in {PACKAGES[variant]},"
-        f" picows {installed} (built against {built_against})"
+        f" aiofastnet {installed} (built against {built_against})"
     )
 
 
