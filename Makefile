@@ -5,6 +5,9 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
 DEBUG_PYTEST_ARGS ?= -m "not slow"
+BENCH_ARGS ?=
+# Other Pythons whose counts `guard-update` takes too.
+GUARD_PYTHONS ?=
 
 DEBUG_LIB := build/debug/lib
 MODULES := $(patsubst roletalk/%.pyx,roletalk.%,$(sort $(wildcard roletalk/*.pyx)))
@@ -16,7 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug test-release build debug lint format types bench clean distclean
+.PHONY: help demo test test-debug test-release build debug lint format types \
+    bench bench-quick bench-compare bench-micro guard guard-update clean distclean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r name text; do \
@@ -54,8 +58,25 @@ types: build ## check types: mypy --strict, and each stub against its compiled m
 	@$(PY) -m mypy roletalk tools $(wildcard tests/typing)
 	@$(PY) -m mypy.stubtest --allowlist tools/stubtest.allowlist --ignore-unused-allowlist $(MODULES)
 
-bench: build $(VENV)/.go ## measure, beside the raw floors and the Go peer
-	@$(PY) -m bench
+bench: build $(VENV)/.go $(VENV)/.bench $(VENV)/.bench-peers ## measure beside others: ten minutes
+	@$(PY) -m bench $(BENCH_ARGS)
+
+bench-quick: build $(VENV)/.go $(VENV)/.bench ## measure beside fewer, in less than two
+	@$(PY) -m bench --quick $(BENCH_ARGS)
+
+bench-compare: $(VENV)/.installed ## say what got slower, OLD=results.json NEW=results.json
+	@$(PY) -m bench compare "$(OLD)" "$(NEW)"
+
+bench-micro: build $(VENV)/.bench ## measure the compiled parts alone
+	@$(PY) -m pytest bench/micro --benchmark-only --benchmark-columns=min,median,iqr,rounds
+
+guard: build ## count what a request costs, beside the baseline
+	@$(PY) -m bench.guard
+
+guard-update: build ## make what a request costs now the baseline, for GUARD_PYTHONS too
+	@$(PY) -m bench.guard --update
+	@$(if $(GUARD_PYTHONS),$(PY) -m bench.guard --update \
+	    $(foreach python,$(GUARD_PYTHONS),--python $(python)))
 
 clean: ## remove what was built
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -76,6 +97,14 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py tools/build_require
 	@$(PY) tools/build_requires.py > $(VENV)/build-requires.txt
 	@$(PY) -m pip install -q -r $(VENV)/build-requires.txt
 	@ROLETALK_DEBUG=0 $(PY) -m pip install -qq --no-build-isolation -e '.[test,lint]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.created pyproject.toml tools/install_extra.py
+	@$(PY) tools/install_extra.py bench
+	@touch $@
+
+$(VENV)/.bench-peers: $(VENV)/.created pyproject.toml tools/install_extra.py
+	@$(PY) tools/install_extra.py --optional bench-peers
 	@touch $@
 
 $(VENV)/.go: $(VENV)/.created

@@ -1,64 +1,141 @@
-"""Measures ours beside the references, in turns: ``python -m bench``.
+"""Measures roletalk beside others, in turns, and writes a report.
 
-The machine's speed drifts, so only ratios taken within one round count.
+python -m bench                           all scenarios, in about ten minutes
+python -m bench --quick                   the most telling ones, in less than two
+python -m bench compare OLD.json NEW.json  what got slower beyond the noise; exit status 1 if any
+python -m bench report RESULTS.json       writes the reports of earlier results once more
 """
 
 import argparse
-import json
-import os
 import sys
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
-from .contenders import Contender, Contenders, Unavailable
-from .report import Outcome, as_json, describe_setting, print_scenario
-from .scenarios import SCENARIOS, Scenario, Turn
+from .compare import TOLERANCE, compare, comparison_text
+from .page import page
+from .report import markdown_text, scenario_text, targets_text
+from .results import BadResults, Run, load, save
 
-WARM_UP_SECONDS = 0.5
-QUIET_LOAD = 1.0
-
-
-def measure(scenario: Scenario, contenders: Contenders, rounds: int, seconds: float) -> Outcome:
-    """A warm-up, then `rounds` of all turns, one after the other."""
-    turns: list[tuple[Turn, Contender]] = []
-    outcome = Outcome([])
-    for turn in scenario.turns:
-        try:
-            turns.append((turn, contenders.get(turn.contender)))
-        except Unavailable as error:
-            outcome.missing[turn.label] = str(error)
-    for turn, contender in turns:
-        contender.pin(one_core=scenario.one_core)
-        contender.measure(turn, WARM_UP_SECONDS)
-    for _ in range(rounds):
-        outcome.rounds.append(
-            {turn.label: contender.measure(turn, seconds) for turn, contender in turns}
-        )
-    return outcome
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = "results.json"
+USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of each contender (default: 5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="a round (default: 1)")
+def write_reports(run: Run, folder: Path) -> None:
+    """``results.md`` and ``report.html``; says where they are."""
+    for name, text in (("results.md", markdown_text(run)), ("report.html", page(run))):
+        (folder / name).write_text(text, "utf-8")
+        print(f"wrote {folder / name}")
+
+
+def command_run(arguments: Sequence[str]) -> int:
+    # Not needed to compare or to report, which work where nothing can be measured.
+    from .contenders import Contenders
+    from .measure import measure, turns_ahead
+    from .progress import Progress
+    from .scenarios import chosen
+    from .setting import QUIET_LOAD, describe_setting, load_average
+
+    parser = _parser(__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer scenarios, shorter turns")
+    parser.add_argument("--rounds", type=int, default=5, help="of each turn (default: 5)")
+    parser.add_argument("--seconds", type=float, help="a turn (default: 1; quick: 0.4)")
     parser.add_argument(
-        "--scenario", action="append", choices=SCENARIOS, help="may be repeated (default: all)"
+        "--scenario", action="append", choices=chosen(quick=False), help="may be repeated"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
-    options = parser.parse_args()
-    if options.rounds < 1 or options.seconds <= 0:
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: build/bench/<time>")
+    options = parser.parse_args(arguments)
+    seconds = options.seconds if options.seconds is not None else 0.4 if options.quick else 1.0
+    if options.rounds < 1 or seconds <= 0:
         parser.error("--rounds and --seconds must be positive")
+    if options.scenario:
+        everything = chosen(quick=False)
+        scenarios = {name: everything[name] for name in options.scenario}
+    else:
+        scenarios = chosen(quick=options.quick)
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder = options.output or REPOSITORY / "build" / "bench" / stamp
+    folder.mkdir(parents=True, exist_ok=True)
 
-    print(", ".join(f"{name} {value}" for name, value in describe_setting().items()))
-    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > QUIET_LOAD:
-        print(f"the machine is busy (load {load:.1f}): trust the CPU figures, not the rates")
-    outcomes: dict[str, Outcome] = {}
-    with Contenders() as contenders:
-        for name in options.scenario or SCENARIOS:
-            outcomes[name] = measure(SCENARIOS[name], contenders, options.rounds, options.seconds)
-            print_scenario(name, SCENARIOS[name], outcomes[name])
-    if options.json is not None:
-        options.json.write_text(json.dumps(as_json(outcomes), indent=2) + "\n")
+    run = Run(describe_setting(options.rounds, seconds), {})
+    print(", ".join(f"{name} {run.setting[name]}" for name in ("CPU", "Python", "roletalk")))
+    if (busy := load_average()) is not None and busy > QUIET_LOAD:
+        print(f"the machine is busy (load {busy:.1f}): trust the CPU figures, not the rates")
+    progress = Progress(turns_ahead(scenarios.values(), options.rounds))
+    reached = 0
+    try:
+        with Contenders() as contenders:
+            for name, scenario in scenarios.items():
+                progress.begin(name)
+                outcome = measure(scenario, contenders, options.rounds, seconds, progress.step)
+                run.outcomes[name] = outcome
+                reached += turns_ahead([scenario], options.rounds)
+                progress.reach(reached)
+                progress.say(scenario_text(name, outcome))
+                save(run, folder / RESULTS)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the reports hold what was finished", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        # Also after a failure: some scenarios may have taken minutes.
+        progress.close()
+        if run.outcomes:
+            print(targets_text(run))
+            print(f"wrote {folder / RESULTS}")
+            write_reports(run, folder)
     return 0
+
+
+def command_compare(arguments: Sequence[str]) -> int:
+    parser = _parser("What got slower from one run to another, beyond the noise.", "compare")
+    parser.add_argument("old", type=Path, metavar="OLD.json")
+    parser.add_argument("new", type=Path, metavar="NEW.json")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        help=f"by which medians may differ, as a fraction (default: {TOLERANCE})",
+    )
+    options = parser.parse_args(arguments)
+    if options.tolerance < 0:
+        parser.error("--tolerance must not be negative")
+    old, new = load(options.old), load(options.new)
+    changes = compare(old, new, options.tolerance)
+    print(comparison_text(old, new, changes))
+    return int(any(change.slower for change in changes))
+
+
+def command_report(arguments: Sequence[str]) -> int:
+    parser = _parser("Writes results.md and report.html of earlier results.", "report")
+    parser.add_argument("results", type=Path, metavar="RESULTS.json")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: beside the results")
+    options = parser.parse_args(arguments)
+    run = load(options.results)
+    folder = options.output or options.results.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    write_reports(run, folder)
+    return 0
+
+
+def _parser(description: str | None, command: str = "") -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"python -m bench {command}".strip(),
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"compare": command_compare, "report": command_report}
+    command = commands.get(words[0]) if words else None
+    try:
+        return command_run(words) if command is None else command(words[1:])
+    except (BadResults, OSError) as error:
+        print(error, file=sys.stderr)
+        return USAGE_ERROR
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ class Bulk(asyncio.BufferedProtocol):
     async def write(self, chunk: bytes, seconds: float) -> int:
         """Write `chunk` again and again for so many seconds.  Returns the number of bytes."""
         self._chunk, self._until, self._sent = chunk, perf_counter() + seconds, 0
-        finished = self._finished = asyncio.get_running_loop().create_future()
+        finished: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._finished = finished
         if not self._paused:
             self._pump()
         return await finished

@@ -41,6 +41,62 @@ cdef class Counter(WSListener):
             self.frames = 0
 
 
+cdef class Subscriber(WSListener):
+    """Server side: one of an audience, as long as it is connected."""
+
+    cdef:
+        WSTransport transport
+        list audience
+        bint paused
+
+    def __init__(self, list audience):
+        self.audience = audience
+
+    cpdef on_ws_connected(self, WSTransport transport):
+        self.transport = transport
+        self.audience.append(self)
+
+    cpdef on_ws_disconnected(self, WSTransport transport):
+        self.audience.remove(self)
+
+    cpdef pause_writing(self):
+        self.paused = True
+
+    cpdef resume_writing(self):
+        self.paused = False
+
+
+def tell(list audience, bytes payload):
+    """Send to all of `audience` that have room.  Returns how many those were."""
+    cdef:
+        Subscriber subscriber
+        int64_t told = 0
+    for subscriber in audience:
+        if not subscriber.paused:
+            subscriber.transport.send(WSMsgType.BINARY, payload)
+            told += 1
+    return told
+
+
+cdef class Tally:
+    """What came to many listeners together."""
+
+    cdef public int64_t frames
+
+
+cdef class Subscribed(WSListener):
+    """Client side of a `Subscriber`."""
+
+    cdef Tally tally
+
+    def __init__(self, Tally tally):
+        self.tally = tally
+
+    cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
+        if frame.msg_type == WSMsgType.BINARY:
+            self.tally.frames += 1
+
+
 cdef class EchoClient(WSListener):
     """Keeps a number of frames in flight: each echo sends the next."""
 
@@ -53,6 +109,7 @@ cdef class EchoClient(WSListener):
         object finished                # called when nothing is in flight any more
         readonly int64_t echoes
         readonly list latencies        # ns each, when timed
+        readonly bytes last            # the payload of the last echo
 
     cpdef on_ws_connected(self, WSTransport transport):
         self.transport = transport
@@ -84,6 +141,7 @@ cdef class EchoClient(WSListener):
             return
         self.in_flight -= 1
         if self.in_flight == 0:
+            self.last = frame.get_payload_as_bytes()
             self.finished()
 
 

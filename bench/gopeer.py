@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def find_go() -> str | None:
     return None
 
 
+@cache
 def build_go_peer() -> str:
     """The path of the program.  Raises `NoGoPeer`, or `RuntimeError` if it does not compile."""
     go = find_go()

@@ -1,6 +1,7 @@
 """Compiles the reference echo, ``cyecho.pyx``, into ``build/bench/`` and imports it from there."""
 
 import sys
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ VARIANT = f"{sys.implementation.cache_tag}-picows{version('picows')}"
 BUILT = HERE.parent / "build" / "bench" / VARIANT
 
 
+@cache
 def build_cyecho() -> None:
     """Compile it unless it is up to date."""
     # By name: neither comes with types, and only who builds needs them.

@@ -1,119 +1,91 @@
-"""What the benchmark prints, and what it writes as JSON."""
+"""What the benchmark prints, and the same as Markdown."""
 
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
-from statistics import median
-from typing import Any
+from collections.abc import Sequence
+from textwrap import shorten
 
-from .scenarios import Scenario
+from .figures import FIGURES, column_title, measured_figures, ratio, ratio_names, spread_of
+from .results import Outcome, Run
+from .tables import aligned, markdown
+from .targets import Verdict, judge, summary
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One turn in one round."""
-
-    per_second: float  # requests, messages, or MB of 10^6 bytes
-    client_us: float  # of CPU for one of them
-    server_us: float
-    p50_us: float | None = None
-    p99_us: float | None = None
-    bulk_per_second: float | None = None  # MB that a stream carried meanwhile
+WHY_WIDTH = 45  # characters
+READING = (
+    "Medians over the rounds (least..most). The turns of a round follow each other at once: a "
+    "ratio is taken within a round, for the machine's speed drifts from one to the next. Trust "
+    "the ratios, not the rates."
+)
 
 
-Round = Mapping[str, Sample]  # by the label of the turn, one right after the other
+def figure_rows(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
+    """The head and a line for each turn that was taken; CPU as medians, for it varies little."""
+    names = measured_figures(outcome)
+    rows = []
+    for label in outcome.heading.labels:
+        if outcome.samples(label):
+            spreads = [spread_of(outcome, label, name) for name in names]
+            rows.append([label, *("" if found is None else str(found) for found in spreads)])
+    return ["", *(column_title(outcome, name) for name in names)], rows
 
 
-@dataclass
-class Outcome:
-    """What came of a scenario."""
-
-    rounds: list[Round]
-    missing: dict[str, str] = field(default_factory=dict)  # the turns that could not be, and why
-
-    def samples(self, label: str) -> list[Sample]:
-        return [turns[label] for turns in self.rounds]
-
-
-def used(sample: Sample) -> float:
-    """µs of CPU of both sides together."""
-    return sample.client_us + sample.server_us
-
-
-def quotient(above: float | None, below: float | None) -> float | None:
-    return None if above is None or below is None else above / below
-
-
-# Of the first turn of a round and another one; None where they have no such figure.
-RATIOS: dict[str, tuple[str, Callable[[Sample, Sample], float | None]]] = {
-    "rate": ("of rate", lambda one, other: quotient(one.per_second, other.per_second)),
-    "p50": ("of p50", lambda one, other: quotient(one.p50_us, other.p50_us)),
-    "p99": ("of p99", lambda one, other: quotient(one.p99_us, other.p99_us)),
-    # Less disturbed by whatever else the machine does than the rates are.
-    "CPU": ("of CPU, theirs to ours", lambda one, other: quotient(used(other), used(one))),
-}
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    """``median (min..max)``"""
-    return f"{median(values):{form}} ({min(values):{form}}..{max(values):{form}})"
-
-
-def describe_setting() -> dict[str, str]:
-    """What the figures depend on, beside the machine."""
-    names = ("uvloop", "picows", "aiofastnet")
-    return {
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        **{name: version(name) for name in names},
-    }
-
-
-def print_scenario(name: str, scenario: Scenario, outcome: Outcome) -> None:
-    """One scenario: a line for each turn, one for the ratios of the first to each other one."""
-    print(f"\n{name}: {scenario.about}")
-    for turn in scenario.turns:
-        if turn.label in outcome.missing:
-            print(f"  {turn.label:<8} not measured: {outcome.missing[turn.label]}")
-        else:
-            print(f"  {turn.label:<8} {figures(outcome.samples(turn.label), scenario.unit)}")
-    first, *others = (t.label for t in scenario.turns if t.label not in outcome.missing)
+def ratio_rows(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
+    """The head and a line for each turn that the first is compared with."""
+    first, *others = outcome.heading.labels
+    names = ratio_names(outcome)
+    rows = []
     for other in others:
-        pairs = list(zip(outcome.samples(first), outcome.samples(other), strict=True))
-        line = ""
-        for ratio in scenario.ratios:
-            label, divide = RATIOS[ratio]
-            values = [value for pair in pairs if (value := divide(*pair)) is not None]
-            if values:
-                line += f"   {label} {spread(values, '.2f')}"
-        print(f"  {first} to {other}:{line}", flush=True)
+        spreads = [ratio(outcome, other, name) for name in names]
+        if any(found is not None for found in spreads):
+            cells = ("" if found is None else str(found) for found in spreads)
+            rows.append([other, *cells])
+    return [f"{first}, as a ratio to", *(FIGURES[name].title for name in names)], rows
 
 
-def figures(samples: Sequence[Sample], unit: str) -> str:
-    """The medians and spreads of one turn."""
-    line = (
-        f"{spread([s.per_second for s in samples], ',.0f'):<36} {unit}/s   "
-        f"CPU µs client {median(s.client_us for s in samples):6.2f} "
-        f"server {median(s.server_us for s in samples):6.2f}"
-    )
-    p50 = [s.p50_us for s in samples if s.p50_us is not None]
-    p99 = [s.p99_us for s in samples if s.p99_us is not None]
-    if p50 and p99:
-        line += f"   p50 {spread(p50, '.1f')} p99 {spread(p99, '.1f')} µs"
-    bulk = [s.bulk_per_second for s in samples if s.bulk_per_second is not None]
-    if bulk:
-        line += f"   beside {spread(bulk, ',.0f')} MB/s"
-    return line
+def scenario_text(name: str, outcome: Outcome) -> str:
+    """One scenario for a terminal."""
+    lines = [f"\n{name}: {outcome.heading.about}"]
+    for head, rows in (figure_rows(outcome), ratio_rows(outcome)):
+        if rows:
+            lines.append(aligned(head, rows))
+    lines += [f"  {label}: not measured: {why}" for label, why in outcome.missing.items()]
+    return "\n".join(lines)
 
 
-def as_json(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """Every sample of every round; `missing` says what could not be measured, and why."""
-    return {
-        "setting": describe_setting(),
-        "scenarios": {
-            name: [{label: asdict(sample) for label, sample in turns.items()} for turns in o.rounds]
-            for name, o in outcomes.items()
-        },
-        "missing": {name: o.missing for name, o in outcomes.items() if o.missing},
-    }
+def targets_text(run: Run) -> str:
+    """Those that the run's scenarios are about."""
+    verdicts = [verdict for verdict in judge(run) if verdict.target.scenario in run.outcomes]
+    if not verdicts:
+        return ""
+    table = aligned(["target", "", "asked", "measured"], _target_rows(verdicts), left=2)
+    return f"\n{summary(verdicts)}\n{table}"
+
+
+def markdown_text(run: Run) -> str:
+    """The whole run."""
+    verdicts = judge(run)
+    parts = [
+        "# roletalk: results of the benchmark",
+        READING,
+        f"## Targets: {summary(verdicts)}",
+        markdown(["target", "", "asked", "measured"], _target_rows(verdicts), left=2),
+        "## Setting",
+        markdown(["", "value"], run.setting.items(), left=2),
+        "## Scenarios",
+    ]
+    for name, outcome in run.outcomes.items():
+        parts += [f"### {name}", f"{outcome.heading.about}."]
+        for head, rows in (figure_rows(outcome), ratio_rows(outcome)):
+            if rows:
+                parts.append(markdown(head, rows))
+        if outcome.missing:
+            parts.append(markdown(["not measured", "why"], outcome.missing.items(), left=2))
+    return "\n\n".join(parts) + "\n"
+
+
+def _target_rows(verdicts: Sequence[Verdict]) -> list[list[str]]:
+    rows = []
+    for verdict in verdicts:
+        # In full where the scenario is; here it would widen the whole table.
+        why_not = shorten(verdict.why_not, WHY_WIDTH, placeholder=" ...")
+        measured = why_not if verdict.spread is None else str(verdict.spread)
+        rows.append([verdict.target.about, verdict.word, verdict.target.asked, measured])
+    return rows

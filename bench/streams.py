@@ -7,7 +7,7 @@ from typing import Any
 import roletalk
 
 from .commands import Command
-from .measured import PAYLOAD, Result, result
+from .measured import Result, payload_of, result
 
 
 async def write_for(stream: roletalk.WritableStream, chunk: bytes, seconds: float) -> int:
@@ -77,16 +77,17 @@ def stream_commands(destination: roletalk.Destination) -> dict[str, Command]:
 
     async def stream(direction: str, chunk: int, seconds: float) -> Result:
         count, took = await directions[direction](chunk, seconds)
-        return result(count / 1e6, took, [])
+        return result(count / 1e6, took)
 
-    async def beside(event: str, direction: str, chunk: int, seconds: float) -> Result:
+    async def beside(event: str, size: int, direction: str, chunk: int, seconds: float) -> Result:
         """One small request after the other for as long as the stream goes."""
+        payload = payload_of(size)
         latencies: list[int] = []
         began = perf_counter()
         bulk = asyncio.create_task(directions[direction](chunk, seconds))
         while not bulk.done():
             sent_at = perf_counter_ns()
-            await destination.request(event, PAYLOAD)
+            await destination.request(event, payload)
             latencies.append(perf_counter_ns() - sent_at)
         answer: dict[str, Any] = result(len(latencies), perf_counter() - began, latencies)
         count, took = await bulk

@@ -1,6 +1,7 @@
 // Command benchpeer is either process of the contender "go" of the benchmark: `benchpeer server`,
-// or `benchpeer client PORT`.  Like the others it takes a command a line on standard input, as the
-// JSON `[name, arguments]`, and answers a line of JSON; it ends with standard input.
+// or `benchpeer client ADDRESS`.  Like the others it takes a command a line on standard input, as the
+// JSON `[name, arguments]`, and answers a line of JSON, `{"answer", "cpu"}` or `{"error"}`; it ends with
+// standard input.
 package main
 
 import (
@@ -10,8 +11,8 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -27,6 +28,11 @@ const (
 
 // arguments are those of all commands; which of them count depends on the command.
 type arguments struct {
+	Event     string  `json:"event"`
+	Size      int     `json:"size"`
+	InFlight  int     `json:"in_flight"`
+	Timed     bool    `json:"timed"`
+	Count     int     `json:"count"`
 	Direction string  `json:"direction"`
 	Chunk     int     `json:"chunk"`
 	Seconds   float64 `json:"seconds"`
@@ -36,59 +42,46 @@ func (a arguments) duration() time.Duration {
 	return time.Duration(a.Seconds * float64(time.Second))
 }
 
+// result is what a command that measures answers; Count is of requests, messages or 10^6 bytes.
+type result struct {
+	Count     float64 `json:"count"`
+	Seconds   float64 `json:"seconds"`
+	Latencies []int64 `json:"latencies_ns"`
+}
+
 type command func(arguments) (any, error)
 
 func main() {
-	peer := roletalk.NewPeer(roletalk.PeerOptions{Name: "benchpeer"})
-	peer.AddKey(keyID, key)
-	commands := map[string]command{"cpu": cpu}
+	commands := map[string]command{"cpu": cpu, "settle": settle}
+	var address any
+	var err error
 	switch {
-	case len(os.Args) == 2 && os.Args[1] == "server":
-		serve(peer, commands)
+	case len(os.Args) >= 2 && os.Args[1] == "server":
+		address, err = serve(len(os.Args) > 2 && os.Args[2] == "tls")
 	case len(os.Args) == 3 && os.Args[1] == "client":
-		if err := drive(peer, os.Args[2], commands); err != nil {
-			log.Fatal(err)
-		}
+		err = drive(os.Args[2], commands)
 	default:
-		log.Fatal("benchpeer server, or benchpeer client PORT")
+		err = errors.New("benchpeer server [tls], or benchpeer client ADDRESS")
 	}
-	if err := obey(commands); err != nil {
-		log.Fatal(err)
+	if err == nil {
+		err = obey(commands, address)
 	}
-}
-
-func serve(peer *roletalk.Peer, commands map[string]command) {
-	serveStreams(peer)
-	address, err := peer.Listen("127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
 	}
-	commands["port"] = func(arguments) (any, error) {
-		return address.(*net.TCPAddr).Port, nil
-	}
 }
 
-// drive connects to the server.  Its destination comes first: making one while a unit comes
-// crashes roletalk-go.
-func drive(peer *roletalk.Peer, port string, commands map[string]command) error {
-	destination := peer.Destination(server)
-	commands["stream"] = driveStreams(peer, destination)
-	if _, err := peer.Connect("ws://127.0.0.1:" + port); err != nil {
-		return err
-	}
-	for deadline := time.Now().Add(5 * time.Second); !destination.Ready(); {
-		if time.Now().After(deadline) {
-			return errors.New("the server has not come")
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return nil
+func newPeer() *roletalk.Peer {
+	peer := roletalk.NewPeer(roletalk.PeerOptions{Name: "benchpeer"})
+	peer.AddKey(keyID, key)
+	return peer
 }
 
-func obey(commands map[string]command) error {
+// obey does what standard input says, until it ends.  The first line out is the address.
+func obey(commands map[string]command, address any) error {
 	input := bufio.NewReader(os.Stdin)
 	output := json.NewEncoder(os.Stdout)
-	if err := output.Encode(os.Getpid()); err != nil {
+	if err := output.Encode(address); err != nil {
 		return err
 	}
 	for {
@@ -103,25 +96,40 @@ func obey(commands map[string]command) error {
 		if err := json.Unmarshal(line, &[]any{&name, &given}); err != nil {
 			return err
 		}
-		run, known := commands[name]
-		if !known {
-			return fmt.Errorf("no such command: %q", name)
-		}
-		answer, err := run(given)
-		if err != nil {
-			return err
-		}
-		if err := output.Encode(answer); err != nil {
+		if err := output.Encode(answer(commands, name, given)); err != nil {
 			return err
 		}
 	}
 }
 
-// cpu is the seconds of CPU, user and system, that this process has used.
-func cpu(arguments) (any, error) {
-	var used syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
-		return nil, err
+func answer(commands map[string]command, name string, given arguments) map[string]any {
+	run, known := commands[name]
+	if !known {
+		return map[string]any{"error": "no such command: " + name}
 	}
-	return float64(used.Utime.Nano()+used.Stime.Nano()) / 1e9, nil
+	began := used()
+	value, err := run(given)
+	if err != nil {
+		return map[string]any{"error": fmt.Sprintf("%v: %v", name, err)}
+	}
+	return map[string]any{"answer": value, "cpu": used() - began}
+}
+
+// used is the seconds of CPU, user and system, that this process has used.
+func used() float64 {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		log.Fatal(err)
+	}
+	return float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
+}
+
+func cpu(arguments) (any, error) {
+	return used(), nil
+}
+
+// settle gives back what is garbage, before memory is measured.
+func settle(arguments) (any, error) {
+	debug.FreeOSMemory()
+	return nil, nil
 }

@@ -15,7 +15,7 @@ const (
 	received = "received"
 
 	attempts = 3
-	patience = 3 * time.Second
+	patience = 1500 * time.Millisecond
 
 	// roletalk-go wakes a reader or a writer only if it is already asleep, so that a finish which
 	// comes in between is missed.  A second one does no harm.
@@ -23,13 +23,8 @@ const (
 	finishesEvery = 50 * time.Millisecond
 )
 
-// tally is what the reading end saw: bytes, in units of 10^6, and the time until the last of them.
-type tally struct {
-	Count   float64 `json:"count"`
-	Seconds float64 `json:"seconds"`
-}
-
-func read(reader io.Reader, chunk int) (tally, error) {
+// read tells what the reading end saw: bytes, and the time until the last of them.
+func read(reader io.Reader, chunk int) (result, error) {
 	buffer := make([]byte, chunk)
 	began := time.Now()
 	last := began
@@ -41,9 +36,9 @@ func read(reader io.Reader, chunk int) (tally, error) {
 			last = time.Now()
 		}
 		if errors.Is(err, io.EOF) {
-			return tally{Count: float64(bytes) / 1e6, Seconds: last.Sub(began).Seconds()}, nil
+			return result{Count: float64(bytes) / 1e6, Seconds: last.Sub(began).Seconds()}, nil
 		} else if err != nil {
-			return tally{}, err
+			return result{}, err
 		}
 	}
 }
@@ -105,9 +100,9 @@ func serveStreams(peer *roletalk.Peer) {
 // driveStreams is the command "stream".  One that stalls, as it may for a wake-up that was missed,
 // is left behind and tried again.
 func driveStreams(peer *roletalk.Peer, destination *roletalk.Destination) command {
-	uploads := make(chan tally, attempts)
+	uploads := make(chan result, attempts)
 	peer.Role(client).OnMessage(received, func(ctx *roletalk.MessageContext) {
-		var seen tally
+		var seen result
 		if err := json.Unmarshal(ctx.OriginData().Data, &seen); err == nil {
 			uploads <- seen
 		}
@@ -120,7 +115,7 @@ func driveStreams(peer *roletalk.Peer, destination *roletalk.Destination) comman
 			if a.Direction == "up" {
 				go func() { failures <- upload(destination, a) }()
 			} else {
-				tallies = make(chan tally, 1)
+				tallies = make(chan result, 1)
 				go func() {
 					seen, err := download(destination, a)
 					if err == nil {
@@ -160,10 +155,10 @@ func upload(destination *roletalk.Destination, a arguments) error {
 	return write(writer, a)
 }
 
-func download(destination *roletalk.Destination, a arguments) (tally, error) {
+func download(destination *roletalk.Destination, a arguments) (result, error) {
 	_, reader, err := destination.NewReader(bulk, options(a))
 	if err != nil {
-		return tally{}, err
+		return result{}, err
 	}
 	return read(reader, a.Chunk)
 }
