@@ -1,9 +1,7 @@
-from aiofastnet.transport cimport Protocol
-from aiofastnet.utils cimport NoResult
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from ._buffer cimport ReadSpace, WriteBuffer
-from ._framing cimport FrameHeader
+from ._buffer cimport WriteBuffer
+from ._inbound cimport FrameLimits, Inbound
 
 # CONNECTING ──upgraded──▶ OPEN ──close(), or the remote's close frame, or a violation──▶ CLOSING
 #     │                     │                                                             │
@@ -17,32 +15,14 @@ cpdef enum ConnectionState:
     CLOSED = 3
 
 
-cdef class FrameLimits:
-    """What bounds a connection; one object is shared by all connections of a peer."""
-
-    cdef public:
-        Py_ssize_t max_message_size    # bytes of one received message, whole
-        Py_ssize_t max_fragments       # frames of one received message
-        Py_ssize_t high_water          # unsent bytes above which sending waits
-        Py_ssize_t low_water           # unsent bytes below which a connection is not busy
-        Py_ssize_t max_unsent          # unsent bytes above which nothing more is read
-        double close_timeout           # s for the closing handshake
-
-
-cdef class Connection(Protocol):
+cdef class Connection(Inbound):
     """One WebSocket connection: whole messages in, coalesced frames out, busy or not."""
 
     cdef:
-        readonly object loop
-        readonly FrameLimits limits
-        readonly bint is_client
         readonly int close_code        # the remote's close code, or ours when we closed first; 0 while open
         readonly str close_reason
         readonly bint closed_by_us
-        readonly uint64_t bytes_received   # of messages
         readonly uint64_t bytes_sent       # of frames
-        readonly double received_at        # s, when the last read batch began
-        object __weakref__
         ConnectionState _state
         object _transport
         object _write
@@ -64,34 +44,12 @@ cdef class Connection(Protocol):
         bint _wants_room               # somebody waits for `writable`
         bytes _pong                    # the one ping that waits for room to be answered
 
-        # In: what was read, and the frame that is being handed out.
-        ReadSpace _space
-        WriteBuffer _rest              # a frame that is not whole yet, and what follows; or None
-        bint _reads_into_rest          # where the last get_buffer() was
-        bint _in_batch
-        bint _is_deaf                  # nothing more is taken out of what is read
-        Py_ssize_t _parsed             # bytes of this batch that were taken out
-        Py_ssize_t _tail               # bytes read but not yet taken out
-        Py_ssize_t _budget             # bytes that may come yet; -1: any number
-        char* _masked                  # where the message is still masked, or NULL
-        char* _masked_end
-        uint32_t _in_mask
-
-        # In: a message that comes in fragments.
-        bint _assembling
-        WriteBuffer _assembly
-        Py_ssize_t _fragments
-
         double _pinged_at              # s; 0: no ping is out
         double _ponged_at              # s, the last pong that nobody asked for
         object _close_timer
 
-    # What a subclass overrides. `message` is borrowed until the method returns.
+    # What a subclass overrides, besides what Inbound has.
     cdef int opened(self) except -1
-    cdef int batch_started(self) except -1
-    # From LAZY_UNMASK bytes on all but the beginning may still be masked: see unmask() and take().
-    cdef int message_received(self, uint8_t* message, Py_ssize_t size) except -1
-    cdef int over_budget(self) except -1
     cdef int writable(self) except -1
     cdef int drained(self) except -1   # the transport took most of its backlog
     cdef int closing(self) except -1   # CLOSING begins
@@ -104,10 +62,6 @@ cdef class Connection(Protocol):
     # A binary frame of `head` and `data`, both borrowed for the call.  Only while OPEN.
     cdef int send_chunk(self, const char* head, Py_ssize_t head_size, const char* data,
                         Py_ssize_t size) except -1
-
-    # The message that is being received: take off what mask it has left in place, or while copying.
-    cdef void unmask(self) noexcept
-    cdef void take(self, char* to, const char* data, Py_ssize_t size) noexcept
 
     # Stop reading from the transport, until as many calls have released it.
     cdef int hold_reading(self) except -1
@@ -128,15 +82,8 @@ cdef class Connection(Protocol):
     cdef int _frame_done(self) except -1
     cdef int _written(self, Py_ssize_t size) except -1
     cdef int _control(self, uint8_t opcode, const char* data, Py_ssize_t size) except -1
-    cdef NoResult get_buffer_c(self, Py_ssize_t hint, char** buf, Py_ssize_t* buf_len) except NoResult.EXC
-    cdef int _received(self, Py_ssize_t fresh) except -1
-    cdef bint _frames(self, char* data, Py_ssize_t size) except -1
-    cdef int _take_frames(self, char* data, Py_ssize_t size) except -1
-    cdef int _receive(self, FrameHeader* frame, char* payload) except -1
     cdef int _receive_close(self, const uint8_t* payload, Py_ssize_t size) except -1
     cdef int _answer_ping(self, const char* payload, Py_ssize_t size) except -1
-    cdef int _violation(self, int code, str reason) except -1
     cdef int _resume_soon(self) except -1
-    cdef int lift_budget(self) except -1
     cdef int _start_closing(self, int code, str reason, bint by_us) except -1
     cdef int _use_room(self) except -1

@@ -1,10 +1,9 @@
-import asyncio
 import enum
 from typing import Any
 
 from typing_extensions import disjoint_base
 
-from ._buffer import ReadSpace
+from ._inbound import FrameLimits, Inbound
 
 class ConnectionState(enum.IntFlag):
     CONNECTING = 0
@@ -13,38 +12,7 @@ class ConnectionState(enum.IntFlag):
     CLOSED = 3
 
 @disjoint_base
-class FrameLimits:
-    max_message_size: int
-    max_fragments: int
-    high_water: int
-    low_water: int
-    max_unsent: int
-    close_timeout: float
-    def __init__(
-        self,
-        *,
-        max_message_size: int = 16777216,
-        high_water: int = 1048576,
-        low_water: int = 262144,
-        close_timeout: float = 2.0,
-    ) -> None: ...
-
-@disjoint_base
-class Connection:
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        limits: FrameLimits,
-        *,
-        is_client: bool,
-        space: ReadSpace | None = None,
-    ) -> None: ...
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
-    @property
-    def limits(self) -> FrameLimits: ...
-    @property
-    def is_client(self) -> bool: ...
+class Connection(Inbound):
     @property
     def close_code(self) -> int: ...
     @property
@@ -52,11 +20,7 @@ class Connection:
     @property
     def closed_by_us(self) -> bool: ...
     @property
-    def bytes_received(self) -> int: ...
-    @property
     def bytes_sent(self) -> int: ...
-    @property
-    def received_at(self) -> float: ...
     @property
     def state(self) -> int: ...
     @property
@@ -71,9 +35,6 @@ class Connection:
     def on_message(self, message: bytes) -> None: ...
     def on_closed(self) -> None: ...
     def upgraded(self, transport: Any, rest: bytes = b"", budget: int = -1) -> None: ...
-    def is_buffered_protocol(self) -> bool: ...
-    def get_buffer(self, hint: int) -> memoryview: ...
-    def buffer_updated(self, bytes_read: int) -> None: ...
     def eof_received(self) -> bool: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
     def set_limits(self, limits: FrameLimits) -> None: ...

@@ -1,31 +1,23 @@
 """A WebSocket connection: whole messages in, coalesced frames out, busy or not (docs/protocol.md, section 1).
 
-It is the protocol of an asyncio transport once the upgrade is done (see `gate`).  Here are reassembly and
-its limits, close codes, the closing handshake and its timeout, bounded answers to pings.
-
-Frames are built in the connection's own buffer and all those of one loop turn leave in one write: when
-the read batch that caused them ends, or by `call_soon` when they came from elsewhere.
+It is the protocol of a transport once the upgrade is done (see `gate`).  Frames are built in the
+connection's own buffer and all those of one loop turn leave in one write: when the read batch that caused
+them ends, or by `call_soon` when they came from elsewhere.
 """
 
-import logging
-
-from aiofastnet.utils cimport NoResult
-from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.string cimport memcpy
 
 from ._debug cimport COUNT_CONNECTION, DEBUG, count, now
 from ._framing cimport (
-    HEADER_PARTIAL, HEADER_WHOLE, OPCODE_BINARY, OPCODE_CLOSE, OPCODE_CONTINUATION, OPCODE_PING,
-    OPCODE_PONG, OPCODE_TEXT, VIOLATIONS, FrameHeader, HeaderState, header_size, mask_after, mask_copy,
-    next_mask, parse_header, write_header,
+    OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, header_size, mask_after, mask_copy, next_mask,
+    write_header,
 )
 from ._socket cimport send_both, send_now
-from ._wire cimport (CLOSE_ABNORMAL, CLOSE_HEARTBEAT_TIMEOUT, CLOSE_INTERNAL_ERROR, CLOSE_INVALID_TEXT,
-                     CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG, CLOSE_WRONG_MESSAGE_TYPE)
-
-_log = logging.getLogger("roletalk.connection")
+from ._wire cimport (CLOSE_ABNORMAL, CLOSE_HEARTBEAT_TIMEOUT, CLOSE_INVALID_TEXT, CLOSE_NORMAL,
+                     CLOSE_PROTOCOL_ERROR)
 
 cdef enum:
     # While a batch is being read: write early once this much is out and it exceeds what is left to
@@ -40,9 +32,6 @@ cdef enum:
     # The transport's backlog above which it calls pause_writing, and below which resume_writing.
     BACKED_UP = 65536
     DRAINED = 16384
-    # Of a masked message of this size only the beginning is unmasked at once: see take().
-    LAZY_UNMASK = 4096
-    PLAIN_HEAD = 64                    # a multiple of 4
 
 cdef double UNASKED_PONG = 0.75        # s between them, at the least; a JS peer gives up after 2
 
@@ -52,24 +41,11 @@ cdef bint _is_sendable_close_code(int code) noexcept:
     return (1000 <= code <= 1003) or (1007 <= code <= 1014) or (3000 <= code <= 4999)
 
 
-cdef class FrameLimits:
-    def __init__(self, *, Py_ssize_t max_message_size=16 << 20, Py_ssize_t high_water=1 << 20,
-                 Py_ssize_t low_water=256 << 10, double close_timeout=2.0):
-        self.max_message_size = max_message_size
-        # Go sends a fragment for each 4 KiB; a quarter of that still passes.
-        self.max_fragments = 64 + max_message_size // 1024
-        self.high_water = high_water
-        self.low_water = low_water
-        self.max_unsent = 4 * high_water + max_message_size
-        self.close_timeout = close_timeout
-
-
-cdef class Connection:
+cdef class Connection(Inbound):
     def __cinit__(self, *args, **kwargs):
         self._out = WriteBuffer()
         self._frame_at = -1
         self._fd = -1
-        self._budget = -1
         self.close_reason = ""
         if DEBUG:
             count(COUNT_CONNECTION, 1)
@@ -77,12 +53,6 @@ cdef class Connection:
     def __dealloc__(self):
         if DEBUG:
             count(COUNT_CONNECTION, -1)
-
-    def __init__(self, loop, FrameLimits limits, *, bint is_client, ReadSpace space=None):
-        self.loop = loop
-        self.limits = limits
-        self.is_client = is_client
-        self._space = ReadSpace() if space is None else space
 
     # ---- state -------------------------------------------------------------------------------------
 
@@ -120,16 +90,10 @@ cdef class Connection:
         self.on_open()
         return 0
 
-    cdef int batch_started(self) except -1:
-        return 0
-
     cdef int message_received(self, uint8_t* message, Py_ssize_t size) except -1:
         self.unmask()
         self.on_message(PyBytes_FromStringAndSize(<const char*>message, size))
         return 0
-
-    cdef int over_budget(self) except -1:
-        return self._violation(CLOSE_TOO_BIG, "too many bytes")
 
     cdef int writable(self) except -1:
         return 0
@@ -160,7 +124,6 @@ cdef class Connection:
 
         `rest` was read already.  At most `budget` bytes may come until `lift_budget`; -1: any number.
         """
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(rest)
         self._transport = transport
         self._write = transport.write
         self._writelines = transport.writelines
@@ -170,48 +133,14 @@ cdef class Connection:
         sock = transport.get_extra_info("socket")
         if self._write_copies and sock is not None and transport.get_extra_info("ssl_object") is None:
             self._fd = sock.fileno()
-        self._budget = budget
         self.set_limits(self.limits)
         transport.set_protocol(self)
         self.received_at = now()
         self._set_state(OPEN)
         self.opened()
-        if size > 0:
-            self._rest = WriteBuffer()
-            memcpy(self._rest.append(size), PyBytes_AS_STRING(rest), size)
-            self._reads_into_rest = True
-            self._received(0)
-        elif self._out.size > 0:
+        self.start_reading(rest, budget)
+        if self._out.size > 0:
             self.flush()
-
-    cdef int lift_budget(self) except -1:
-        self._budget = -1
-        return 0
-
-    cpdef is_buffered_protocol(self):
-        return True
-
-    cdef NoResult get_buffer_c(self, Py_ssize_t hint, char** buf, Py_ssize_t* buf_len) except NoResult.EXC:
-        if self._in_batch:
-            raise RuntimeError("a read inside of a read")
-        self._reads_into_rest = self._rest is not None or self._space.busy
-        buf_len[0] = self._space.size
-        if not self._reads_into_rest:
-            buf[0] = self._space.data
-            return NoResult.OK
-        if self._rest is None:
-            self._rest = WriteBuffer()
-        buf[0] = self._rest.reserve(self._space.size)
-        return NoResult.OK
-
-    cpdef get_buffer(self, Py_ssize_t hint):
-        cdef char* data
-        cdef Py_ssize_t size
-        self.get_buffer_c(hint, &data, &size)
-        return PyMemoryView_FromMemory(data, size, PyBUF_WRITE)
-
-    cpdef buffer_updated(self, Py_ssize_t bytes_read):
-        self._received(bytes_read)
 
     def eof_received(self):
         return False                   # the transport closes itself
@@ -227,7 +156,7 @@ cdef class Connection:
             self._close_timer.cancel()
             self._close_timer = None
         self._fd = -1
-        self._assembly = self._rest = None
+        self.stop_reading()
         try:
             self.closed()
         finally:
@@ -290,156 +219,18 @@ cdef class Connection:
 
     # ---- in ----------------------------------------------------------------------------------------
 
-    cdef int _received(self, Py_ssize_t fresh) except -1:
-        """`fresh` bytes more are where get_buffer() said."""
-        cdef:
-            ReadSpace space = self._space
-            char* data = space.data
-            Py_ssize_t size = fresh
-            Py_ssize_t left
-        if self._reads_into_rest:
-            self._rest.size += fresh
-            data, size = self._rest.data, self._rest.size
-        self.received_at = now()
-        if self._budget >= 0:
-            self._budget -= size if fresh == 0 else fresh
-            if self._budget < 0 and not self._is_deaf:
-                self._is_deaf = True
-                self.over_budget()
-        self._in_batch = True
-        if not self._reads_into_rest:
-            space.busy = True
-        try:
-            self._parsed = 0
-            self.batch_started()
-            while not self._is_deaf and self._frames(data, size):
-                pass
-        finally:
-            self._in_batch = False
-            self._masked = NULL
-            if not self._reads_into_rest:
-                space.busy = False
-        left = size - self._parsed
-        if left == 0 or self._is_deaf or self._state == CLOSED:
-            self._rest = None
-        elif self._reads_into_rest:
-            self._rest.consume(self._parsed)
-        else:
-            self._rest = WriteBuffer()
-            memcpy(self._rest.append(left), data + self._parsed, left)
-        if self._out.size > 0:
-            self.flush()
-        return 0
+    cdef int batch_ended(self) except -1:
+        return self.flush() if self._out.size > 0 else 0
 
-    cdef bint _frames(self, char* data, Py_ssize_t size) except -1:
-        """Take the frames out of `data`; returns whether there may be more, because one went wrong."""
-        try:
-            self._take_frames(data, size)
-        except (KeyboardInterrupt, SystemExit) as exc:
-            self.loop.call_soon(_raise, exc)
-        except BaseException:
-            _log.exception("error while receiving; closing this connection")
-            self.close(CLOSE_INTERNAL_ERROR, "internal error")
-        else:
-            return False
-        return True
+    cdef int refuse(self, int code, str reason) except -1:
+        return self._start_closing(code, reason, True) if self._state == OPEN else 0
 
-    cdef int _take_frames(self, char* data, Py_ssize_t size) except -1:
-        cdef:
-            FrameHeader frame
-            HeaderState header
-            char* at
-            Py_ssize_t left
-        while not self._is_deaf:
-            at = data + self._parsed
-            left = size - self._parsed
-            header = parse_header(<uint8_t*>at, left, not self.is_client, &frame)
-            if header == HEADER_PARTIAL:
-                return 0
-            if header != HEADER_WHOLE:
-                return self._violation(CLOSE_PROTOCOL_ERROR, VIOLATIONS[header])
-            if frame.size > self.limits.max_message_size and not frame.opcode & 0x08:
-                return self._violation(CLOSE_TOO_BIG, "message too big")
-            left -= frame.header_size
-            if left < frame.size:
-                return 0
-            self._tail = left - frame.size
-            self._parsed += frame.header_size + frame.size
-            self._receive(&frame, at + frame.header_size)
-        return 0
-
-    cdef int _violation(self, int code, str reason) except -1:
-        """What comes after it cannot be told apart: nothing more is heard."""
-        self._is_deaf = True
-        if self._state == OPEN:
-            self._start_closing(code, reason, True)
-        return 0
-
-    cdef int _receive(self, FrameHeader* frame, char* payload) except -1:
-        cdef:
-            uint8_t* data = <uint8_t*>payload
-            Py_ssize_t size = frame.size
-            bint is_lazy
-
-        if self._state != OPEN and not (self._state == CLOSING and frame.opcode == OPCODE_CLOSE):
-            return 0
-        if frame.masked:
-            is_lazy = frame.opcode == OPCODE_BINARY and frame.fin and size >= LAZY_UNMASK
-            mask_copy(payload, payload, PLAIN_HEAD if is_lazy else size, frame.mask)
-            self._masked = payload + PLAIN_HEAD if is_lazy else NULL
-            self._masked_end = payload + size
-            self._in_mask = frame.mask
-
-        if frame.opcode == OPCODE_BINARY:
-            if self._assembling:
-                return self._start_closing(CLOSE_PROTOCOL_ERROR, "message inside a message", True)
-            if frame.fin:
-                self.bytes_received += size
-                return self.message_received(data, size)
-            self._assembling = True
-            self._fragments = 1
-            self._assembly = WriteBuffer()
-            if size > 0:
-                memcpy(self._assembly.append(size), data, size)
-        elif frame.opcode == OPCODE_CONTINUATION:
-            if not self._assembling:
-                return self._start_closing(CLOSE_PROTOCOL_ERROR, "continuation of nothing", True)
-            self._fragments += 1
-            if (self._fragments > self.limits.max_fragments
-                    or size > self.limits.max_message_size - self._assembly.size):
-                self._assembly = None
-                return self._start_closing(CLOSE_TOO_BIG, "message too big", True)
-            if size > 0:
-                memcpy(self._assembly.append(size), data, size)
-            if frame.fin:
-                assembly = self._assembly
-                self._assembling = False
-                self._assembly = None
-                self.bytes_received += assembly.size
-                return self.message_received(<uint8_t*>assembly.data, assembly.size)
-        elif frame.opcode == OPCODE_PING:
+    cdef int control_received(self, uint8_t opcode, const char* payload, Py_ssize_t size) except -1:
+        if opcode == OPCODE_PING:
             return self._answer_ping(payload, size)
-        elif frame.opcode == OPCODE_CLOSE:
-            return self._receive_close(data, size)
-        elif frame.opcode == OPCODE_TEXT:
-            return self._start_closing(CLOSE_WRONG_MESSAGE_TYPE, "text messages are not spoken here", True)
+        if opcode == OPCODE_CLOSE:
+            return self._receive_close(<const uint8_t*>payload, size)
         return 0
-
-    cdef void unmask(self) noexcept:
-        if self._masked != NULL:
-            mask_copy(self._masked, self._masked, self._masked_end - self._masked, self._in_mask)
-            self._masked = NULL
-
-    cdef void take(self, char* to, const char* data, Py_ssize_t size) noexcept:
-        cdef Py_ssize_t plain = size
-        cdef Py_ssize_t phase = 0
-        if self._masked != NULL and data + size > self._masked:
-            plain = self._masked - data
-            if plain < 0:
-                phase = -plain
-                plain = 0
-            mask_copy(to + plain, data + plain, size - plain, mask_after(self._in_mask, phase))
-        memcpy(to, data, plain)
 
     cdef int _answer_ping(self, const char* payload, Py_ssize_t size) except -1:
         # RFC 6455, 5.5.3 lets us answer only the latest ping; with no room that is all we keep.
@@ -451,7 +242,7 @@ cdef class Connection:
 
     cdef int _receive_close(self, const uint8_t* payload, Py_ssize_t size) except -1:
         cdef int code = CLOSE_NORMAL
-        self._is_deaf = True
+        self.stop_reading()
         if self._state == OPEN:
             if size >= 2:
                 code = (payload[0] << 8) | payload[1]
@@ -687,7 +478,7 @@ cdef class Connection:
         self.close_code = code
         self.close_reason = reason
         self.closed_by_us = by_us
-        self._assembling = False
+        self._is_ending = True
         self._assembly = None
         self._pong = None
         payload = bytes((code >> 8, code & 0xFF)) + text.decode("utf-8", "ignore").encode()
@@ -700,7 +491,3 @@ cdef class Connection:
             self._reading_paused = False
             self._resume_soon()
         return 0
-
-
-def _raise(exc):
-    raise exc

@@ -3,7 +3,7 @@ from libc.stdint cimport uint64_t
 from ._buffer cimport ReadSpace
 from ._calls cimport CallTable
 from ._dispatch cimport HandlerTable
-from ._frame cimport FrameLimits
+from ._inbound cimport FrameLimits
 
 
 cdef struct Counters:

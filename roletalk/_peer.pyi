@@ -7,7 +7,8 @@ from typing_extensions import disjoint_base
 from ._buffer import ReadSpace
 from ._calls import CallTable
 from ._dispatch import HandlerTable
-from ._frame import Connection, FrameLimits
+from ._frame import Connection
+from ._inbound import FrameLimits
 
 def clock() -> float: ...
 

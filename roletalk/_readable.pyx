@@ -160,9 +160,7 @@ cdef class ReadableStream(Stream):
             return self._queue_small() if self._small.size >= GATHERED else 0
         if self._small is not None and self._small.size > 0:
             self._queue_small()
-        chunk = PyBytes_FromStringAndSize(NULL, size)
-        self.channels.connection.take(PyBytes_AS_STRING(chunk), data, size)
-        self._chunks.append(chunk)
+        self._chunks.append(self.channels.connection.taken(data, size))
         return 0
 
     cdef int _queue_small(self) except -1:

@@ -5,7 +5,8 @@ from ._channels cimport Channels, Stream, UnitStreams
 from ._codec cimport Envelope
 from ._context cimport Context, RequestContext, Responder
 from ._dispatch cimport Handler
-from ._frame cimport Connection, FrameLimits
+from ._frame cimport Connection
+from ._inbound cimport FrameLimits
 from ._opening cimport StreamContext
 from ._peer cimport PeerCore
 

@@ -19,6 +19,7 @@ from ._context cimport fill
 from ._debug cimport coarse_now
 from ._dispatch cimport event_text
 from ._frame cimport OPEN
+from ._inbound cimport PLAIN_HEAD
 from ._opening cimport ReadableContext, WritableContext
 from ._payload cimport Encoded, decode, encode
 from ._pyapi cimport (PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyCoro_CheckExact,
@@ -85,6 +86,20 @@ cdef class Link(Connection):
     cdef int over_budget(self) except -1:
         self.owner.too_much()
         return 0
+
+    cdef Py_ssize_t body_offset(self, const uint8_t* head) except -1:
+        """The chunk of a stream is read to where its reader takes it from."""
+        cdef Envelope envelope
+        if (self.unit is None or head[0] != MSG_STREAM_DATA or parse(head, PLAIN_HEAD, &envelope) != 0
+                or envelope.flag != FLAG_CHUNK):
+            return 0
+        return envelope.body - head
+
+    cdef int body_received(self, const uint8_t* head, Py_ssize_t head_size, const uint8_t* data,
+                           Py_ssize_t size) except -1:
+        cdef Envelope envelope
+        parse(head, PLAIN_HEAD, &envelope)
+        return self.channels.receive(envelope.channel, envelope.flag, data, size, self._direct)
 
     cdef int writable(self) except -1:
         self.owner.writable(self)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from ._frame import FrameLimits
+from ._inbound import FrameLimits
 from ._peer import PeerCore
 from ._session import Link
 from ._wire import CloseCode

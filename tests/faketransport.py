@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from roletalk._frame import Connection, FrameLimits
+from roletalk._frame import Connection
+from roletalk._inbound import FrameLimits
 from roletalk.gate import Gate
 from tests.rawclient import Frame, accept_key, apply_mask, encode_frame, upgrade_request
 

@@ -17,7 +17,8 @@ from typing import Any, ParamSpec
 
 import pytest
 
-from roletalk._frame import Connection, ConnectionState, FrameLimits
+from roletalk._frame import Connection, ConnectionState
+from roletalk._inbound import FrameLimits
 from tests.faketransport import Recorder, Remote, connected, turns
 from tests.helpers import eventually, run
 from tests.rawclient import (

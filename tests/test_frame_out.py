@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import roletalk
-from roletalk._frame import ConnectionState, FrameLimits
+from roletalk._frame import ConnectionState
+from roletalk._inbound import FrameLimits
 from roletalk._peer import clock
 from roletalk._session import Link, UnitCore
 from roletalk.gate import Admission

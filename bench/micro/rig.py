@@ -8,7 +8,7 @@ from typing import Any
 import uvloop
 
 import roletalk
-from roletalk._frame import FrameLimits
+from roletalk._inbound import FrameLimits
 from roletalk._session import Link, UnitCore
 from tests.faketransport import Remote
 

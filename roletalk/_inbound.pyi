@@ -1,0 +1,46 @@
+import asyncio
+
+from typing_extensions import disjoint_base
+
+from ._buffer import ReadSpace
+
+@disjoint_base
+class FrameLimits:
+    max_message_size: int
+    max_fragments: int
+    high_water: int
+    low_water: int
+    max_unsent: int
+    close_timeout: float
+    def __init__(
+        self,
+        *,
+        max_message_size: int = 16777216,
+        high_water: int = 1048576,
+        low_water: int = 262144,
+        close_timeout: float = 2.0,
+    ) -> None: ...
+
+@disjoint_base
+class Inbound:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limits: FrameLimits,
+        *,
+        is_client: bool,
+        space: ReadSpace | None = None,
+    ) -> None: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def limits(self) -> FrameLimits: ...
+    @property
+    def is_client(self) -> bool: ...
+    @property
+    def bytes_received(self) -> int: ...
+    @property
+    def received_at(self) -> float: ...
+    def is_buffered_protocol(self) -> bool: ...
+    def get_buffer(self, hint: int) -> memoryview: ...
+    def buffer_updated(self, bytes_read: int) -> None: ...
