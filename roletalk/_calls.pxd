@@ -10,6 +10,9 @@ cdef enum CallState:
     FAILED
     FORGOTTEN
 
+# How a task of ours is woken.  `direct`: no task is current, so it may be stepped at once.
+ctypedef int (*wake_function)(object waiting, Waiter waiter, bint direct) except -1
+
 
 cdef class Waiter:
     """An entry of the call table, and the future-like object that a task waits on."""
@@ -32,6 +35,7 @@ cdef class Waiter:
         Token token                    # of the debug build
         object wakeup                  # of the task that waits, and its contextvars.Context
         object context
+        wake_function wake             # set when `wakeup` is what this takes, not a callable
 
     # `direct`: no task is current, so the waiting one may be stepped at once.
     cdef int settle(self, CallState state, object outcome, bint direct) except -1

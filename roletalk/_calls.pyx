@@ -40,6 +40,8 @@ cdef class Waiter:
         self.wakeup = self.context = None
         if wakeup is None:
             return 0
+        if self.wake != NULL:
+            return self.wake(wakeup, self, direct)
         # A task asks the future that it is woken with whether to throw, and one of asyncio's own without
         # a method call.  The value is delivered by the Call, so any future that is done will do.
         future = self if state == FORGOTTEN else self.done_future
@@ -106,12 +108,13 @@ cdef class Waiter:
         if self.state != WAITING:
             return False
         self.forget()
+        self.outcome = msg
         return True
 
     def result(self):
         # The value itself is delivered by the Call; the task only asks whether to throw.
         if self.state == FORGOTTEN:
-            raise asyncio.CancelledError
+            raise asyncio.CancelledError() if self.outcome is None else asyncio.CancelledError(self.outcome)
 
     def exception(self):
         return None

@@ -259,10 +259,12 @@ cdef class Stream:
             return (<Waiter>opening).settle(FAILED, self.failure(), direct)
         if self.is_awaited():
             waiter, self.waiter = self.waiter, None
-            wakeup = (<Waiter>waiter).wakeup
+            task = (<Waiter>waiter).wakeup
+            if (<Waiter>waiter).wake == NULL:
+                task = getattr(task, "__self__", None if task is None else self.task)
             (<Waiter>waiter).settle(FAILED, self.failure(), direct)
             # The handler is told, unless a task of its own waited, or nobody.
-            self.is_told = wakeup is not None and getattr(wakeup, "__self__", self.task) is self.task
+            self.is_told = task is not None and task is self.task
         if self.task is not None:
             # It may have been woken already, and about to learn of it from its operation.
             self.peer.loop.call_soon(self._cancel_handler)

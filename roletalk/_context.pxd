@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from ._debug cimport Token
+from ._dispatch cimport Handler
 
 
 cdef class Responder:
@@ -9,6 +10,11 @@ cdef class Responder:
     cdef int check_here(self) except -1
     # `connection`: the one that the request came in on, preferred for the answer.
     cdef int answer(self, RequestContext context, uint8_t kind, object value) except -1
+
+    # What becomes of an async handler, told by its task: it waits for the first time, it is done.
+    cdef int handler_waits(self, Context context, object task) except -1
+    cdef int handler_returned(self, Handler handler, Context context, object value, object task) except -1
+    cdef int handler_failed(self, Handler handler, Context context, object error, object task) except -1
 
 
 cdef class Context:

@@ -21,6 +21,15 @@ cdef class Responder:
     cdef int answer(self, RequestContext context, uint8_t kind, object value) except -1:
         raise AssertionError("overridden by whoever takes answers")
 
+    cdef int handler_waits(self, Context context, object task) except -1:
+        raise AssertionError("overridden by whoever runs handlers")
+
+    cdef int handler_returned(self, Handler handler, Context context, object value, object task) except -1:
+        raise AssertionError("overridden by whoever runs handlers")
+
+    cdef int handler_failed(self, Handler handler, Context context, object error, object task) except -1:
+        raise AssertionError("overridden by whoever runs handlers")
+
 
 @cython.freelist(256)
 cdef class Context:

@@ -14,6 +14,7 @@ cdef enum Counted:
     COUNT_WAITER
     COUNT_CONTEXT
     COUNT_STREAM
+    COUNT_TASK
     COUNT_KINDS
 
 # Called from __cinit__ with +1 and from __dealloc__ with -1.

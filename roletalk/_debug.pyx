@@ -2,7 +2,7 @@
 
 cimport cython
 
-_NAMES = ("buffer", "connection", "call", "waiter", "context", "stream")
+_NAMES = ("buffer", "connection", "call", "waiter", "context", "stream", "task")
 
 cdef long[COUNT_KINDS] _live
 

@@ -49,7 +49,6 @@ cdef class PeerCore:
         object done_future             # of the loop: see Waiter
         int _fork_epoch
         readonly bint makes_tasks      # the loop has no task factory of the user's
-        readonly bint eager            # nor is Python too old to start tasks eagerly
         set _tables                    # call tables that may hold a deadline
         double _sweep_at
         object _sweep_handle

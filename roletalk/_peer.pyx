@@ -97,9 +97,8 @@ cdef class PeerCore:
             self.done_future = loop.create_future()
             self.done_future.set_result(None)
             self._thread = PyThread_get_thread_ident()
-            # A task factory of the user's own makes all tasks; otherwise ours may start eagerly.
+            # A task factory of the user's own makes all tasks, those of handlers too.
             self.makes_tasks = loop.get_task_factory() is None
-            self.eager = _IS_312 and self.makes_tasks
         elif loop is not self.loop:
             if self._thread != PyThread_get_thread_ident():
                 raise RuntimeError("this peer runs in another thread: use loop.call_soon_threadsafe")

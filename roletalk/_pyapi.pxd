@@ -8,6 +8,10 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
     object PyContext_CopyCurrent()
     bint PyCoro_CheckExact(object candidate)
+    int PyObject_GenericSetAttr(object owner, object name, object value) except -1
+
+    PyObject* PyDict_SetDefault(object mapping, object key, object value) except NULL    # borrowed
+    int PyDict_SetItem(object mapping, object key, object value) except -1
 
     void PyErr_SetObject(object type, object value)
     void PyErr_SetNone(object type)
@@ -40,7 +44,15 @@ cdef extern from *:
         PyAsyncMethods* methods = Py_TYPE(value)->tp_as_async;
         return methods != NULL && methods->am_await != NULL;
     }
+
+    static inline void roletalk_forget_item(PyObject* mapping, PyObject* key) {
+        if (PyDict_DelItem(mapping, key) < 0) {
+            PyErr_Clear();
+        }
+    }
     """
     # Gives an exception that C code has set to Cython, to be caught or to pass.
     int raise_what_is_set "roletalk_raise_what_is_set"() except -1
     bint is_awaitable "roletalk_is_awaitable"(object value)
+    # Deletes a key that may be gone already.
+    void forget_item "roletalk_forget_item"(object mapping, object key)

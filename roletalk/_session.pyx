@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-import sys
 
 import msgspec
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdlib cimport rand
 
@@ -24,7 +23,8 @@ from ._opening cimport ReadableContext, WritableContext
 from ._payload cimport Encoded, decode, encode
 from ._pyapi cimport (PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyCoro_CheckExact,
                       is_awaitable)
-from ._steps cimport Steps, blame, name_of
+from ._steps cimport Steps, new_steps
+from ._task cimport CAN_BE_CURRENT, blame, name_of, new_task
 from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_WRONG_CORRELATION, CLOSE_WRONG_MESSAGE_TYPE,
                      DATA_OBJECT, DATA_STRING, FLAG_CHUNK, MSG_MESSAGE, MSG_OPEN_READABLE,
                      MSG_OPEN_WRITABLE, MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES,
@@ -36,9 +36,6 @@ _log = logging.getLogger("roletalk")
 
 cdef enum:
     REJECT_TEXT = 4096                 # characters of a remote reject that are kept
-
-cdef str _TASK_NAME = "roletalk handler"
-cdef bint _IS_311 = sys.version_info >= (3, 11)    # Task(context=...)
 
 
 class _WrappedReject(msgspec.Struct):
@@ -455,47 +452,64 @@ cdef class UnitCore(Responder):
         except BaseException as exc:
             PyContext_Exit(variables)
             return self._failed(handler, context, exc)
-        PyContext_Exit(variables)
-        if is_awaitable(value):
+        if not is_awaitable(value):
+            PyContext_Exit(variables)
+            self._returned(handler, context, value)
+        else:
             if not PyCoro_CheckExact(value) and not asyncio.iscoroutine(value):
                 value = _awaited(value)
-            self._spawn(handler, context, value, variables)
-        else:
-            self._returned(handler, context, value)
+            try:
+                if CAN_BE_CURRENT and self.peer.makes_tasks:
+                    new_task(self.peer.loop, value, variables, handler, context,
+                             self.peer.slow_handler).step(None)
+                else:
+                    self._spawn(handler, context, value)
+            finally:
+                PyContext_Exit(variables)
         seconds = coarse_now() - started
         if seconds > self.peer.slow_handler:
-            blame(handler.function, handler.role.name, context.event, seconds)
+            blame(handler, context, seconds)
         return 0
 
-    cdef int _spawn(self, Handler handler, Context context, object coroutine, object variables) except -1:
-        cdef:
-            _Run run = _Run.__new__(_Run)
-            PeerCore peer = self.peer
-        run.coroutine = coroutine
-        run.function = handler.function
-        run.role = handler.role.name
-        run.event = context.event
-        run.limit = peer.slow_handler
-        run.unit = self
-        run.handler = handler
-        run.context = context
-        # A name of our own is cheaper than one that asyncio makes up.
-        if peer.eager:
-            task = asyncio.Task(run, loop=peer.loop, name=_TASK_NAME, context=variables, eager_start=True)
-        elif _IS_311 and peer.makes_tasks:
-            task = asyncio.Task(run, loop=peer.loop, name=_TASK_NAME, context=variables)
-        else:
-            task = variables.run(peer.loop.create_task, run)
-        if not run.is_over:
-            if isinstance(context, StreamContext):
-                (<StreamContext>context).task = task
-                if (<StreamContext>context).stream is not None:
-                    (<StreamContext>context).stream.task = task
-            run.task = task
-            run.size = len(context.raw)
-            self.handling += run.size
-            self.tasks.add(task)
+    cdef int _spawn(self, Handler handler, Context context, object coroutine) except -1:
+        """Run a handler in a task that the loop makes."""
+        cdef Steps steps = new_steps(coroutine, handler, context, self.peer.slow_handler)
+        task = self.peer.loop.create_task(steps)
+        if not steps.is_over:
+            steps.task = task
+            self.handler_waits(context, task)
         return 0
+
+    cdef int handler_waits(self, Context context, object task) except -1:
+        if isinstance(context, StreamContext):
+            (<StreamContext>context).task = task
+            if (<StreamContext>context).stream is not None:
+                (<StreamContext>context).stream.task = task
+        self.handling += PyBytes_GET_SIZE(context.raw)
+        self.tasks.add(task)
+        return 0
+
+    cdef int _leave(self, Context context, object task) except -1:
+        """`task` is over; None when it never waited."""
+        if task is None:
+            return 0
+        if isinstance(context, StreamContext):
+            (<StreamContext>context).task = None
+        self.handling -= PyBytes_GET_SIZE(context.raw)
+        self.tasks.discard(task)
+        return 0
+
+    cdef int handler_returned(self, Handler handler, Context context, object value, object task) except -1:
+        self._leave(context, task)
+        return self._returned(handler, context, value)
+
+    cdef int handler_failed(self, Handler handler, Context context, object error, object task) except -1:
+        self._leave(context, task)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            return 0
+        if isinstance(error, asyncio.CancelledError):
+            error = Reject("the handler was cancelled")
+        return self._failed(handler, context, error)
 
     cdef int _returned(self, Handler handler, Context context, object value) except -1:
         if isinstance(context, StreamContext):
@@ -630,35 +644,3 @@ cdef bint _has_lost_stream(Context context) noexcept:
 
 async def _awaited(awaitable):
     return await awaitable
-
-
-cdef class _Run(Steps):
-    """An async handler at work: the coroutine of its task, which takes its result as well."""
-
-    cdef:
-        UnitCore unit
-        Handler handler
-        Context context
-        object task                    # None until it is made; an eager one may be over before
-        Py_ssize_t size                # bytes of payload that it keeps
-        bint is_over
-
-    cdef int returned(self, object value) except -1:
-        self._leave()
-        return self.unit._returned(self.handler, self.context, value)
-
-    cdef int failed(self, object error) except -1:
-        self._leave()
-        if isinstance(error, asyncio.CancelledError):
-            error = Reject("the handler was cancelled")
-        return self.unit._failed(self.handler, self.context, error)
-
-    cdef int _leave(self) except -1:
-        self.is_over = True
-        if isinstance(self.context, StreamContext):
-            (<StreamContext>self.context).task = None
-        self.unit.handling -= self.size
-        self.unit.tasks.discard(self.task)
-        # The task keeps this as its coroutine, and is kept by nobody else.
-        self.task = None
-        return 0

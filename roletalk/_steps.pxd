@@ -1,19 +1,19 @@
+from ._context cimport Context
+from ._dispatch cimport Handler
+
+
 cdef class Steps:
-    """The coroutine that an async handler's task runs: it times the handler's own, step by step, and is
-    told how that one ends."""
+    """A handler's coroutine for a task that the loop makes: it times each step and takes the result."""
 
     cdef:
-        object coroutine               # the handler's
-        object function                # the handler
-        str role
-        object event
+        object coroutine
+        Handler handler
+        Context context                # what the handler was called with; its unit takes the result
         double limit                   # s that a step may take before a warning names the handler
+        object task                    # None until it is made; an eager one may be over before
+        bint is_over
 
-    # Overridden: what becomes of the result.  Called in the task's last step.
-    cdef int returned(self, object value) except -1
-    cdef int failed(self, object error) except -1
+    cdef int _done(self, object value, object error) except -1
 
 
-# Logs a warning that names the handler which held the event loop for `seconds`.
-cdef int blame(object function, str role, object event, double seconds) except -1
-cdef str name_of(object function)
+cdef Steps new_steps(object coroutine, Handler handler, Context context, double limit)
