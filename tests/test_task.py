@@ -34,7 +34,7 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 def run_here(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """`run` on either loop, with asyncio's debug mode and without."""
     name, debug = request.param
-    yield lambda main, **options: run(main, debug=debug, new_loop=LOOPS[name], **options)
+    return lambda main, **options: run(main, debug=debug, new_loop=LOOPS[name], **options)
 
 
 class Handlers:
