@@ -14,6 +14,15 @@ cdef enum CallState:
 ctypedef int (*wake_function)(object waiting, Waiter waiter, bint direct) except -1
 
 
+cdef class Home:
+    """What those who wait on one loop share."""
+
+    cdef:
+        object loop
+        object done_future             # of asyncio's own, done: what a task is woken with
+        object get_loop                # a method of that, which gives the loop for less than one of ours
+
+
 cdef class Waiter:
     """An entry of the call table, and the future-like object that a task waits on."""
 
@@ -29,8 +38,7 @@ cdef class Waiter:
         object stream                  # the Stream that the answer opens, or None
         bint blocking                  # asyncio's `_asyncio_future_blocking`
         object outcome                 # a Context, or the exception
-        object loop
-        object done_future             # of asyncio's own, done: what a task is woken with
+        Home home
         object role, event             # for errors
         Token token                    # of the debug build
         object wakeup                  # of the task that waits, and its contextvars.Context
@@ -69,8 +77,7 @@ cdef class Call:
         Token token                    # of the debug build
 
 
-cdef Waiter new_waiter(object loop, object done_future, double sent_at, double deadline, object role,
-                       object event)
+cdef Waiter new_waiter(Home home, double sent_at, double deadline, object role, object event)
 cdef Call new_call(Waiter waiter)
 cdef Call failed_call(object error)
 cdef object done_call()

@@ -7,9 +7,14 @@ from typing import Any, final, overload
 from ._context import Context
 
 @final
+class Home:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None: ...
+
+@final
 class Waiter:
     _asyncio_future_blocking: bool
-    def get_loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def get_loop(self) -> Callable[[], asyncio.AbstractEventLoop]: ...
     def add_done_callback(
         self, callback: Callable[[Waiter], object], *, context: Variables | None = None
     ) -> None: ...

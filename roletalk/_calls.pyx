@@ -26,6 +26,15 @@ cdef double INFINITE = float("inf")
 
 
 @cython.final
+cdef class Home:
+    def __init__(self, loop):
+        self.loop = loop
+        self.done_future = loop.create_future()
+        self.done_future.set_result(None)
+        self.get_loop = self.done_future.get_loop
+
+
+@cython.final
 @cython.freelist(512)
 @cython.binding(False)
 cdef class Waiter:
@@ -44,21 +53,21 @@ cdef class Waiter:
             return self.wake(wakeup, self, direct)
         # A task asks the future that it is woken with whether to throw, and one of asyncio's own without
         # a method call.  The value is delivered by the Call, so any future that is done will do.
-        future = self if state == FORGOTTEN else self.done_future
+        future = self if state == FORGOTTEN else self.home.done_future
         if not direct:
-            self.loop.call_soon(wakeup, future, context=context)
+            self.home.loop.call_soon(wakeup, future, context=context)
             return 0
         try:
             PyContext_Enter(context)
         except RuntimeError:
             # It is entered further up the stack already.
-            self.loop.call_soon(wakeup, future, context=context)
+            self.home.loop.call_soon(wakeup, future, context=context)
             return 0
         try:
             wakeup(future)
         except BaseException as exc:
             # A task lets only KeyboardInterrupt and SystemExit out: they belong to the loop.
-            self.loop.call_soon(_raise, exc)
+            self.home.loop.call_soon(_raise, exc)
         finally:
             PyContext_Exit(context)
         return 0
@@ -78,8 +87,9 @@ cdef class Waiter:
     def _asyncio_future_blocking(self, bint value):
         self.blocking = value
 
+    @property
     def get_loop(self):
-        return self.loop
+        return self.home.get_loop
 
     def add_done_callback(self, callback, *, context=None):
         if self.wakeup is not None:
@@ -87,7 +97,7 @@ cdef class Waiter:
         if context is None:
             context = PyContext_CopyCurrent()
         if self.state != WAITING:
-            self.loop.call_soon(callback, self, context=context)
+            self.home.loop.call_soon(callback, self, context=context)
         else:
             self.wakeup = callback
             self.context = context
@@ -120,13 +130,11 @@ cdef class Waiter:
         return None
 
 
-cdef Waiter new_waiter(object loop, object done_future, double sent_at, double deadline, object role,
-                       object event):
+cdef Waiter new_waiter(Home home, double sent_at, double deadline, object role, object event):
     cdef Waiter self = Waiter.__new__(Waiter)
     if DEBUG:
         self.token = token(COUNT_WAITER)
-    self.loop = loop
-    self.done_future = done_future
+    self.home = home
     self.sent_at = sent_at
     self.deadline = deadline
     self.role = role

@@ -309,7 +309,7 @@ cdef class Stream:
         """What the one task that waits for this stream awaits."""
         if self.is_awaited():
             raise RuntimeError("a stream is used by one task at a time")
-        self.waiter = new_waiter(self.peer.loop, self.peer.done_future, 0, 0, None, None)
+        self.waiter = new_waiter(self.peer.home, 0, 0, None, None)
         return new_call(self.waiter)
 
     cdef int wake(self, bint direct) except -1:

@@ -29,15 +29,14 @@ cdef class Context:
         uint8_t _datatype
         bint _decoded
         object _data
+        # Of requests.  Here, so that both kinds are of one size and come from one freelist.
+        bint is_answered
+        uint8_t correlation_size       # bytes that it took on the wire
+        uint64_t correlation
+        object connection              # the one that the request came in on
 
 
 cdef class RequestContext(Context):
-    cdef:
-        object connection              # the one that the request came in on
-        uint64_t correlation
-        uint8_t correlation_size       # bytes that it took on the wire
-        readonly bint answered
-
     cdef int finish(self, uint8_t kind, object value) except -1
     cdef int _check(self) except -1
 

@@ -94,6 +94,10 @@ cdef class Context:
 cdef class RequestContext(Context):
     """A request, as its handler gets it."""
 
+    @property
+    def answered(self):
+        return self.is_answered
+
     def reply(self, data=None):
         """Answer now; what the handler returns later is ignored.
 
@@ -112,13 +116,13 @@ cdef class RequestContext(Context):
         self.finish(MSG_REJECT, str(text) or "rejected")
 
     cdef int _check(self) except -1:
-        if self.answered or self.connection is None:
+        if self.is_answered or self.connection is None:
             raise RuntimeError("this request is answered already")
         return self.unit.check_here()
 
     cdef int finish(self, uint8_t kind, object value) except -1:
         self.unit.answer(self, kind, value)
-        self.answered = True
+        self.is_answered = True
         self.connection = None
         return 0
 

@@ -138,7 +138,7 @@ cdef class DestinationCore:
         if not link.has_room():
             return link
         calls = link.unit.calls
-        waiter = new_waiter(peer.loop, peer.done_future, sent_at, deadline, self.name, event)
+        waiter = new_waiter(peer.home, sent_at, deadline, self.name, event)
         waiter.ignore_close = ignore_close
         correlation = calls.add(waiter)
         try:
@@ -330,7 +330,7 @@ cdef class DestinationCore:
             raise WouldBlock(f"{to.streams.open} streams are open with this unit already")
         begin_stream(stream, peer, to, to.streams)
         link.channels.add(stream, to.streams.new_number())
-        waiter = new_waiter(peer.loop, peer.done_future, now(), deadline, self.name, event)
+        waiter = new_waiter(peer.home, now(), deadline, self.name, event)
         try:
             correlation = to.calls.add(waiter)
             waiter.stream = stream

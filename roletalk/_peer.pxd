@@ -1,7 +1,7 @@
 from libc.stdint cimport uint64_t
 
 from ._buffer cimport ReadSpace
-from ._calls cimport CallTable
+from ._calls cimport CallTable, Home
 from ._dispatch cimport HandlerTable
 from ._inbound cimport FrameLimits
 
@@ -46,7 +46,7 @@ cdef class PeerCore:
         Counters counters
         unsigned long _thread
         object _is_running             # of the loop
-        object done_future             # of the loop: see Waiter
+        Home home                      # of what waits on the loop
         int _fork_epoch
         readonly bint makes_tasks      # the loop has no task factory of the user's
         set _tables                    # call tables that may hold a deadline

@@ -9,7 +9,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.string cimport memset
 
 from ._buffer cimport ReadSpace
-from ._calls cimport CallTable
+from ._calls cimport CallTable, Home
 from ._debug cimport now
 from ._frame cimport Connection
 
@@ -94,8 +94,7 @@ cdef class PeerCore:
         if self.loop is None:
             self.loop = loop
             self._is_running = loop.is_running
-            self.done_future = loop.create_future()
-            self.done_future.set_result(None)
+            self.home = Home(loop)
             self._thread = PyThread_get_thread_ident()
             # A task factory of the user's own makes all tasks, those of handlers too.
             self.makes_tasks = loop.get_task_factory() is None

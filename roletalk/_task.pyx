@@ -157,7 +157,7 @@ cdef class HandlerTask:
             self.context.unit.handler_waits(self.context, self)
         if type(yielded) is Waiter:
             waiter = <Waiter>yielded
-            if waiter.blocking and waiter.state == WAITING and waiter.loop is self.loop:
+            if waiter.blocking and waiter.state == WAITING and waiter.home.loop is self.loop:
                 waiter.blocking = False
                 waiter.wakeup = self
                 waiter.wake = _wake
@@ -506,7 +506,7 @@ cdef int _wake(object waiting, Waiter waiter, bint direct) except -1:
             # It is entered further up the stack already.
             direct = False
     if not direct:
-        future = waiter if waiter.state == FORGOTTEN else waiter.done_future
+        future = waiter if waiter.state == FORGOTTEN else waiter.home.done_future
         task.loop.call_soon(task._wakeup, future, context=task.variables)
         return 0
     try:

@@ -392,10 +392,9 @@ def test_it_has_whatever_asyncios_has(run_here: Any) -> None:
     async def main() -> None:
         async with handlers() as h:
             assert await h.ask(lambda: asyncio.sleep(0, "slept")) == "slept"
-            names = set(dir(asyncio.Task)) - set(dir(HandlerTask))
-            assert names <= {"__class_getitem__", "__del__"}
             for name in dir(asyncio.Task):
-                if not name.startswith("__"):
+                # The latter is what repr() asks for, in 3.10.
+                if not name.startswith("__") and name != "_repr_info":
                     getattr(h.task, name)
             h.task._log_destroy_pending = h.task._log_traceback = False
 
