@@ -14,6 +14,9 @@ from .errors import ProtocolError
 
 __all__ = ["ParsedHeader", "apply_mask", "build_header", "parse_frame_header"]
 
+cdef extern from "_mask.h":
+    void roletalk_mask_copy(char* to, const char* data, Py_ssize_t size, uint32_t mask) nogil
+
 cdef enum:
     MASK_POOL = 4096
 
@@ -119,24 +122,7 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef void mask_copy(char* to, const char* data, Py_ssize_t size, uint32_t mask) noexcept nogil:
-    cdef uint64_t wide = (<uint64_t>mask << 32) | mask
-    cdef uint64_t word
-    cdef uint32_t half
-    cdef const char* mask_bytes = <const char*>&mask
-    cdef Py_ssize_t i = 0
-    while i + 8 <= size:
-        memcpy(&word, data + i, 8)
-        word ^= wide
-        memcpy(to + i, &word, 8)
-        i += 8
-    if i + 4 <= size:
-        memcpy(&half, data + i, 4)
-        half ^= mask
-        memcpy(to + i, &half, 4)
-        i += 4
-    while i < size:
-        to[i] = data[i] ^ mask_bytes[i & 3]
-        i += 1
+    roletalk_mask_copy(to, data, size, mask)
 
 
 cdef uint32_t mask_after(uint32_t mask, Py_ssize_t size) noexcept:
