@@ -19,7 +19,7 @@ from bench.report import markdown_text, scenario_text, targets_text
 from bench.results import PERCENTILES, BadResults, Heading, Outcome, Round, Run, Sample, load, save
 from bench.scenarios import chosen
 from bench.tables import aligned, markdown
-from bench.targets import TARGETS, judge
+from bench.targets import GO, TARGETS, judge
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\" | pipe ](http://example.org)"
 VOID = {"br", "col", "meta"}
@@ -115,17 +115,17 @@ def test_how_a_spread_is_written(spread: Spread, text: str) -> None:
 
 
 def test_targets_are_judged_by_the_median() -> None:
-    verdicts = {(v.target.scenario, v.target.other): v for v in judge(a_run())}
-    assert verdicts["p64", "cyecho"].reached is True
-    assert verdicts["p64", "go"].reached is True
-    assert verdicts["memory", None].reached is True
-    assert verdicts["sequential", "cyecho"].reached is None
-    assert "not part of this run" in verdicts["sequential", "cyecho"].why_not
+    verdicts = {(v.target.scenario, v.target.others): v for v in judge(a_run())}
+    assert verdicts["p64", ("cyecho",)].reached is True
+    assert verdicts["p64", GO].reached is True
+    assert verdicts["memory", ()].reached is True
+    assert verdicts["sequential", ("cyecho",)].reached is None
+    assert "not part of this run" in verdicts["sequential", ("cyecho",)].why_not
     run = a_run(speed=0.5)
     run.outcomes["memory"].rounds = [{"ours": Sample(kib_per_connection=19.6)}]
-    slow = {(v.target.scenario, v.target.other): v for v in judge(run)}
-    assert slow["p64", "cyecho"].reached is False
-    assert slow["memory", None].reached is False  # more than 20 KB, which are of 1000 bytes
+    slow = {(v.target.scenario, v.target.others): v for v in judge(run)}
+    assert slow["p64", ("cyecho",)].reached is False
+    assert slow["memory", ()].reached is False  # more than 20 KB, which are of 1000 bytes
 
 
 def test_a_target_whose_reference_is_missing_says_why() -> None:
@@ -133,7 +133,7 @@ def test_a_target_whose_reference_is_missing_says_why() -> None:
     outcome = run.outcomes["p64"]
     outcome.missing["go"] = "no Go toolchain"
     outcome.rounds = [{"ours": turns["ours"]} for turns in outcome.rounds]
-    [verdict] = [v for v in judge(run) if (v.target.scenario, v.target.other) == ("p64", "go")]
+    [verdict] = [v for v in judge(run) if (v.target.scenario, v.target.others) == ("p64", GO)]
     assert (verdict.reached, verdict.why_not) == (None, "go: no Go toolchain")
 
 

@@ -30,7 +30,9 @@ Body = Callable[[], Coroutine[Any, Any, Any]]
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
-@pytest.fixture(params=list(itertools.product(LOOPS, (False, True))), ids=lambda p: f"{p[0]}-{p[1]}")
+@pytest.fixture(
+    params=list(itertools.product(LOOPS, (False, True))), ids=lambda p: f"{p[0]}-{p[1]}"
+)
 def run_here(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """`run` on either loop, with asyncio's debug mode and without."""
     name, debug = request.param
@@ -907,7 +909,9 @@ def test_what_still_waits_when_the_loop_ends(how: str) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[:2] == (["CancelledError"] if how == "run" else ["stopped", "GeneratorExit"])
+    assert done.stdout.split()[:2] == (
+        ["CancelledError"] if how == "run" else ["stopped", "GeneratorExit"]
+    )
     assert "HandlerTask" not in done.stderr
     assert "never awaited" not in done.stderr
 

@@ -92,7 +92,13 @@ class Player:
         task: Any = asyncio.current_task()
         cancelling = task.cancelling() if HAS_GROUPS and task is not None else 0
         self.trace.append(
-            (*what, variable.get(), task is self.task, cancelling, getattr(task, "_must_cancel", None))
+            (
+                *what,
+                variable.get(),
+                task is self.task,
+                cancelling,
+                getattr(task, "_must_cancel", None),
+            )
         )
 
     async def begin(self, steps: list[Step], plan: list[tuple[int, str]]) -> str:
@@ -207,9 +213,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize(
-    ("loop", "debug"), list(itertools.product(LOOPS, (False, True))), ids=str
-)
+@pytest.mark.parametrize(("loop", "debug"), list(itertools.product(LOOPS, (False, True))), ids=str)
 def test_programs_run_alike(loop: str, debug: bool) -> None:
     async def main() -> None:
         async with pair() as (server, client):
