@@ -12,7 +12,7 @@ import logging
 import subprocess
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 @pytest.fixture(
     params=list(itertools.product(LOOPS, (False, True))), ids=lambda p: f"{p[0]}-{p[1]}"
 )
-def run_here(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+def run_here(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """`run` on either loop, with asyncio's debug mode and without."""
     name, debug = request.param
     return lambda main, **options: run(main, debug=debug, new_loop=LOOPS[name], **options)
@@ -919,7 +919,7 @@ def test_what_still_waits_when_the_loop_ends(how: str) -> None:
 def test_a_task_factory_makes_the_tasks_of_handlers_too(
     run_here: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Mine(asyncio.tasks._PyTask):  # type: ignore[name-defined,misc]
+    class Mine(asyncio.Task[Any]):
         pass
 
     async def main() -> None:
@@ -968,3 +968,39 @@ def test_errors_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     errors = [each for each in caplog.records if each.levelno >= logging.ERROR]
     assert len(errors) == 1
     assert "KeyError" in caplog.text
+
+
+def test_anyio_inside(run_here: Any) -> None:
+    anyio = pytest.importorskip("anyio")
+
+    async def main() -> None:
+        async with handlers() as h:
+
+            async def body() -> list[Any]:
+                seen: list[Any] = []
+                with anyio.move_on_after(0.001) as scope:
+                    await anyio.sleep_forever()
+                seen.append(scope.cancelled_caught)
+                with pytest.raises(TimeoutError), anyio.fail_after(0.001):
+                    await forever()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(anyio.sleep_forever)
+                    await anyio.lowlevel.checkpoint()
+                    group.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    seen.append(await anyio.to_thread.run_sync(lambda: 2))
+                seen.append(anyio.get_current_task().name)
+                await asyncio.sleep(0)
+                return seen
+
+            async def waits() -> None:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(anyio.sleep_forever)
+
+            assert await h.ask(body) == [True, 2, "roletalk handler"]
+            asking = await h.start(waits)
+            h.task.cancel()
+            with pytest.raises(roletalk.RemoteError, match="cancelled"):
+                await asking
+
+    run_here(main())
