@@ -128,6 +128,7 @@ cdef class Connection(Inbound):
         self._write = transport.write
         self._writelines = transport.writelines
         self._write_buffer_size = transport.get_write_buffer_size
+        self._backlog = self._write_buffer_size()
         # aiofastnet copies what it cannot send at once; other transports may keep the view.
         self._write_copies = type(transport).__module__.startswith("aiofastnet.")
         sock = transport.get_extra_info("socket")
@@ -156,6 +157,7 @@ cdef class Connection(Inbound):
             self._close_timer.cancel()
             self._close_timer = None
         self._fd = -1
+        self._backlog = 0
         self.stop_reading()
         try:
             self.closed()
@@ -470,6 +472,8 @@ cdef class Connection(Inbound):
     def abort(self):
         """Drop the connection at once."""
         if self._transport is not None and self._state != CLOSED:
+            # What the transport drops may be the rest of a frame: nothing may follow it.
+            self._fd = -1
             self._transport.abort()
 
     cdef int _start_closing(self, int code, str reason, bint by_us) except -1:

@@ -31,6 +31,8 @@ cdef enum:
     WORTH_A_READ = 8192
     # Where the next frame is likely to be such a one as well: what is read of it before that is known.
     FIRST_READ = 4096
+    # Memory for an unfinished frame that has grown beyond this is not kept for the next one.
+    KEPT_REST = 1048576
 
 
 cdef class FrameLimits:
@@ -97,6 +99,8 @@ cdef class Inbound(Protocol):
                 buf[0] = PyBytes_AS_STRING(self._body) + self._body_filled
                 return NoResult.OK
         buf_len[0] = self._space.size
+        if self._budget >= 0:
+            buf_len[0] = min(buf_len[0], self._budget + 1)
         if not self._reads_into_rest:
             buf[0] = self._space.data
             if self._expects_body:
@@ -115,6 +119,17 @@ cdef class Inbound(Protocol):
 
     cpdef buffer_updated(self, Py_ssize_t bytes_read):
         self._received(bytes_read)
+
+    cpdef data_received(self, data):
+        # TLS that fills its own buffer with the upgrade learns of a new protocol one read too late.
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t part
+        while at < len(data):
+            room = self.get_buffer(-1)
+            part = min(len(room), len(data) - at)
+            room[:part] = data[at:at + part]
+            at += part
+            self._received(part)
 
     # ---- batches -----------------------------------------------------------------------------------
 
@@ -149,19 +164,15 @@ cdef class Inbound(Protocol):
             char* data = space.data
             Py_ssize_t size = fresh
             bint had_body = self._body is not None
+            bint reads_into_space = rest is None and not self._reads_into_body
         if rest is not None:
             rest.size += fresh
             data, size = rest.data, rest.size
         elif self._reads_into_body:
             data = PyBytes_AS_STRING(self._body) + self._body_filled
         self.received_at = now()
-        if self._budget >= 0:
-            self._budget -= fresh
-            if self._budget < 0 and not self._is_deaf:
-                self._is_deaf = True
-                self.over_budget()
         self._in_batch = True
-        if rest is None:
+        if reads_into_space:
             space.busy = True
         try:
             self._parsed = 0
@@ -169,11 +180,17 @@ cdef class Inbound(Protocol):
             self.batch_started()
             while not self._is_deaf and self._frames(data, size):
                 pass
+            # Not before: what comes along with the message that lifts it is a unit's.
+            if self._budget >= 0 and not self._is_deaf:
+                self._budget -= fresh
+                if self._budget < 0:
+                    self._is_deaf = True
+                    self.over_budget()
             self._expects_body = had_body or self._body is not None
         finally:
             self._in_batch = False
             self._masked = NULL
-            if rest is None:
+            if reads_into_space:
                 space.busy = False
         if self._is_deaf:
             self._rest = self._body = None
@@ -181,6 +198,9 @@ cdef class Inbound(Protocol):
             rest.consume(self._parsed)
             if rest.size == 0:
                 self._rest = None
+            elif rest.capacity > KEPT_REST and rest.size < space.size:
+                self._rest = WriteBuffer()
+                memcpy(self._rest.append(rest.size), rest.data, rest.size)
         elif self._parsed < size:
             self._rest = WriteBuffer()
             memcpy(self._rest.append(size - self._parsed), data + self._parsed, size - self._parsed)

@@ -146,7 +146,8 @@ cdef class Link(Connection):
         cdef:
             Envelope envelope
             int code
-        if message[0] != MSG_STREAM_DATA or self.unit is None:
+        # An empty one that came in fragments has no memory at all.
+        if size == 0 or message[0] != MSG_STREAM_DATA or self.unit is None:
             self.unmask()
         if self.unit is None:
             self.owner.handshake(self, PyBytes_FromStringAndSize(<const char*>message, size))

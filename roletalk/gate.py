@@ -104,11 +104,24 @@ _PICOWS_LOG: Final = _QuietLog()
 class _Upgrade(WSListener):
     """What picows hears of that it upgraded a transport."""
 
-    def __init__(self, upgraded: Callable[[], None]) -> None:
-        self._upgraded = upgraded
+    is_done = False
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        self._upgraded()
+        self.is_done = True
+
+
+def _answer(
+    request: WSUpgradeRequest, response: WSUpgradeResponse | None = None
+) -> WSListener | WSUpgradeResponseWithListener:
+    """picows's answer to an upgrade request; it knows drafts of WebSocket that we do not speak."""
+    versions = request.headers.getall("sec-websocket-version", [])
+    # With none picows refuses by itself.
+    if response is not None or (len(versions) <= 1 and all(v == "13" for v in versions)):
+        return _Upgrade()
+    refusal = WSUpgradeResponse.create_error_response(
+        HTTPStatus.UPGRADE_REQUIRED, b"RFC 6455 only", {"Sec-WebSocket-Version": "13"}
+    )
+    return WSUpgradeResponseWithListener(refusal, None)
 
 
 class _SocketWithoutTcp:
@@ -170,7 +183,7 @@ class Gate(asyncio.Protocol):
             host,
             target,
             host is not None,  # is_client_side
-            self._listener,
+            _answer,
             _PICOWS_LOG,
             True,  # disconnect_on_exception
             None,  # websocket_handshake_timeout: an Admission bounds upgrade and handshake together
@@ -184,22 +197,6 @@ class Gate(asyncio.Protocol):
             2048,  # read_buffer_init_size
         )
         self.transport: Any = None
-
-    def _listener(
-        self, request: WSUpgradeRequest, response: WSUpgradeResponse | None = None
-    ) -> WSListener | WSUpgradeResponseWithListener:
-        """picows's answer to an upgrade request; it knows drafts of WebSocket that we do not speak."""
-        versions = request.headers.getall("sec-websocket-version", [])
-        # With none picows refuses by itself.
-        if response is not None or (len(versions) <= 1 and all(v == "13" for v in versions)):
-            return _Upgrade(self._upgraded)
-        refusal = WSUpgradeResponse.create_error_response(
-            HTTPStatus.UPGRADE_REQUIRED, b"RFC 6455 only", {"Sec-WebSocket-Version": "13"}
-        )
-        return WSUpgradeResponseWithListener(refusal, None)
-
-    def _upgraded(self) -> None:
-        self._is_upgraded = True
 
     async def wait_upgraded(self) -> None:
         """Wait for the end of the upgrade.  Raises what picows makes of a response that is none."""
@@ -233,9 +230,11 @@ class Gate(asyncio.Protocol):
             room[:size] = head[:size]
             del head[:size]
             self._ws.buffer_updated(size)
-        if self._is_upgraded:
+        upgrade = self._ws.listener
+        if upgrade is not None and upgrade.is_done:
             connection = self._connection
-            # picows's objects refer to this one; nobody needs them any more.
+            self._is_upgraded = True
+            self._arrived = self._lost = None
             del self._ws, self._connection
             connection.upgraded(self.transport, rest, self._budget)
 
@@ -250,8 +249,10 @@ class Gate(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ws.connection_lost(exc)
-        if self._lost is not None:
-            self._lost(exc)
+        # They refer to who refers to this one.
+        lost, self._arrived, self._lost = self._lost, None, None
+        if lost is not None:
+            lost(exc)
 
 
 class Admission:
@@ -333,9 +334,9 @@ class Admission:
         return self.dialer is not None and ("place", self.dialer.address.place) in SPOKE_RT2
 
     def handshake(self, link: Link, message: bytes) -> None:
-        assert self._handshake is not None
         if self.result.done():
             return
+        assert self._handshake is not None
         try:
             answers = self._handshake.receive(message)
         except HandshakeError as exc:
@@ -451,14 +452,18 @@ class Admission:
             self.abort()
 
     def abort(self) -> None:
-        if self.gate.transport is not None:
+        if self.link.state != ConnectionState.CONNECTING:
+            self.link.abort()
+        elif self.gate.transport is not None:
             self.gate.transport.abort()
 
     def _finish_entering(self) -> None:
         self._timer.cancel()
         self._peer._lobby.leave(self)
-        if self._handshake is not None:
-            self._handshake.close()
+        # It asks this one back.
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.close()
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

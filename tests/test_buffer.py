@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roletalk._buffer import WriteBuffer
+from roletalk._buffer import ReadSpace, WriteBuffer
+from roletalk._frame import Connection
+from roletalk._inbound import FrameLimits
 
 
 def test_a_new_buffer_is_empty_and_holds_no_memory() -> None:
@@ -126,3 +130,35 @@ def test_it_behaves_like_a_bytearray(steps: list[bytes | int]) -> None:
             buffer.drop(count)
             del model[:count]
         assert buffer.getvalue() == model
+
+
+# -- what is read into -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [sys.maxsize, -1])
+def test_a_read_space_that_cannot_be_had(size: int) -> None:
+    with pytest.raises(MemoryError):
+        ReadSpace(size)
+
+
+def test_a_read_space_gives_its_memory_back() -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        space = ReadSpace(1 << 20)
+        assert tracemalloc.get_traced_memory()[0] - before >= 1 << 20
+        del space
+        assert tracemalloc.get_traced_memory()[0] - before < 1 << 10
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_read_does_not_go_beyond_the_space() -> None:
+    async def main() -> None:
+        for size in (1, 14, 1000):
+            connection = Connection(
+                asyncio.get_running_loop(), FrameLimits(), is_client=False, space=ReadSpace(size)
+            )
+            assert len(connection.get_buffer(-1)) == size
+
+    asyncio.run(main())
