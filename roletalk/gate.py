@@ -406,7 +406,8 @@ class Admission:
             self.fail(error)
         if self.unit is not None:
             self._peer._link_lost(self, self.unit)
-        link.owner = None
+        # Both refer back to this one.
+        link.owner = self._handshake = None
 
     def _lost_early(self, exc: Exception | None) -> None:
         """The transport is gone, and was no WebSocket yet."""
@@ -460,10 +461,8 @@ class Admission:
     def _finish_entering(self) -> None:
         self._timer.cancel()
         self._peer._lobby.leave(self)
-        # It asks this one back.
-        handshake, self._handshake = self._handshake, None
-        if handshake is not None:
-            handshake.close()
+        if self._handshake is not None:
+            self._handshake.close()
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:
