@@ -15,8 +15,8 @@ cimport cython
 from ._debug cimport COUNT_CALL, COUNT_WAITER, DEBUG, token
 from ._pyapi cimport (
     PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN, PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit,
-    PyErr_SetNone, PyErr_SetObject, PyErr_SetString, PySendResult, PyTypeObject, keep,
-    raise_what_is_set, release,
+    PyErr_SetNone, PyErr_SetObject, PyErr_SetString, PySendResult, PyTypeObject, Py_False, Py_True,
+    generic_getattr, generic_setattr, keep, raise_what_is_set, release,
 )
 from ._wire cimport CORRELATION_BITS
 
@@ -128,6 +128,34 @@ cdef class Waiter:
 
     def exception(self):
         return None
+
+
+# What asyncio's tasks ask each future for, found without a search: the names are interned.
+cdef str _BLOCKING = "_asyncio_future_blocking"
+cdef str _GET_LOOP = "get_loop"
+
+
+cdef PyObject* _getattro(PyObject* self, PyObject* name) noexcept:
+    cdef PyObject* found
+    if name == <PyObject*>_BLOCKING:
+        found = Py_True if (<Waiter>self).blocking else Py_False
+    elif name == <PyObject*>_GET_LOOP:
+        found = <PyObject*>(<Waiter>self).home.get_loop
+    else:
+        return generic_getattr(self, name)
+    keep(<object>found)
+    return found
+
+
+cdef int _setattro(PyObject* self, PyObject* name, PyObject* value) noexcept:
+    if name == <PyObject*>_BLOCKING and value == Py_False:
+        (<Waiter>self).blocking = False
+        return 0
+    return generic_setattr(self, name, value)
+
+
+(<PyTypeObject*>Waiter).tp_getattro = _getattro
+(<PyTypeObject*>Waiter).tp_setattro = _setattro
 
 
 cdef Waiter new_waiter(Home home, double sent_at, double deadline, object role, object event):

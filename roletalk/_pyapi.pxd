@@ -28,10 +28,18 @@ cdef extern from "Python.h":
     ctypedef PyObject* (*iternextfunc)(PyObject*) noexcept
     ctypedef struct PyAsyncMethods:
         sendfunc am_send
+    ctypedef PyObject* (*getattrofunc)(PyObject*, PyObject*) noexcept
+    ctypedef int (*setattrofunc)(PyObject*, PyObject*, PyObject*) noexcept
     ctypedef struct PyTypeObject:
         PyAsyncMethods* tp_as_async
         iternextfunc tp_iternext
+        getattrofunc tp_getattro
+        setattrofunc tp_setattro
+    PyObject* generic_getattr "PyObject_GenericGetAttr"(PyObject* instance, PyObject* name) noexcept
+    int generic_setattr "PyObject_GenericSetAttr"(PyObject* instance, PyObject* name, PyObject* value) noexcept
 
+    PyObject* Py_True
+    PyObject* Py_False
     void release "Py_DECREF"(PyObject* owned)
     void keep "Py_INCREF"(object kept)
 
