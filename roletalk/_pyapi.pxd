@@ -36,7 +36,8 @@ cdef extern from "Python.h":
         getattrofunc tp_getattro
         setattrofunc tp_setattro
     PyObject* generic_getattr "PyObject_GenericGetAttr"(PyObject* instance, PyObject* name) noexcept
-    int generic_setattr "PyObject_GenericSetAttr"(PyObject* instance, PyObject* name, PyObject* value) noexcept
+    int generic_setattr "PyObject_GenericSetAttr"(PyObject* instance, PyObject* name,
+                                                  PyObject* value) noexcept
 
     PyObject* Py_True
     PyObject* Py_False
