@@ -21,7 +21,8 @@ from ._wire cimport (CLOSE_ABNORMAL, CLOSE_HEARTBEAT_TIMEOUT, CLOSE_INVALID_TEXT
 
 cdef enum:
     # While a batch is being read: write early once this much is out and it exceeds what is left to
-    # read, so that the other side works while we do.
+    # read, so that the other side works while we do.  With nothing left the batch is about to end,
+    # unless whoever was woken by it goes on writing: that is gathered as anywhere else.
     EARLY_FLUSH = 1024
     # Outside a batch: what one loop turn gathers before it is written without waiting for the turn's end.
     TURN_FLUSH = 65536
@@ -353,7 +354,7 @@ cdef class Connection(Inbound):
         if size >= TURN_FLUSH:
             return self.flush()
         if self._in_batch:
-            if size >= EARLY_FLUSH and size > self._tail:
+            if size >= EARLY_FLUSH and 0 < self._tail < size:
                 return self.flush()
         elif not self._flush_scheduled:
             self._flush_scheduled = True
