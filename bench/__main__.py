@@ -60,7 +60,8 @@ def command_run(arguments: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
 
     run = Run(describe_setting(options.rounds, seconds), {})
-    print(", ".join(f"{name} {run.setting[name]}" for name in ("CPU", "Python", "roletalk")))
+    named = [name for name in ("CPU", "Python", "roletalk") if name in run.setting]
+    print(", ".join(f"{name} {run.setting[name]}" for name in named))
     if (busy := load_average()) is not None and busy > QUIET_LOAD:
         print(f"the machine is busy (load {busy:.1f}): trust the CPU figures, not the rates")
     progress = Progress(turns_ahead(scenarios.values(), options.rounds))
