@@ -13,6 +13,7 @@ class Home:
 @final
 class Waiter:
     _asyncio_future_blocking: bool
+    def __init__(self) -> None: ...
     @property
     def get_loop(self) -> Callable[[], asyncio.AbstractEventLoop]: ...
     def add_done_callback(

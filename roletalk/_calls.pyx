@@ -38,6 +38,9 @@ cdef class Home:
 @cython.freelist(512)
 @cython.binding(False)
 cdef class Waiter:
+    def __init__(self):
+        raise TypeError("waiters are made by the library")
+
     cdef int settle(self, CallState state, object outcome, bint direct) except -1:
         if self.state != WAITING:
             return 0
@@ -89,7 +92,7 @@ cdef class Waiter:
 
     @property
     def get_loop(self):
-        return self.home.get_loop
+        return None if self.home is None else self.home.get_loop
 
     def add_done_callback(self, callback, *, context=None):
         if self.wakeup is not None:
@@ -99,6 +102,7 @@ cdef class Waiter:
         if self.state != WAITING:
             self.home.loop.call_soon(callback, self, context=context)
         else:
+            self.wake = NULL
             self.wakeup = callback
             self.context = context
 
@@ -139,7 +143,7 @@ cdef PyObject* _getattro(PyObject* self, PyObject* name) noexcept:
     cdef PyObject* found
     if name == <PyObject*>_BLOCKING:
         found = Py_True if (<Waiter>self).blocking else Py_False
-    elif name == <PyObject*>_GET_LOOP:
+    elif name == <PyObject*>_GET_LOOP and (<Waiter>self).home is not None:
         found = <PyObject*>(<Waiter>self).home.get_loop
     else:
         return generic_getattr(self, name)

@@ -323,6 +323,10 @@ cdef class Connection(Inbound):
             return False
         if self._backlog > 0:
             self._backlog = self._write_buffer_size()
+            if self._backlog == 0 and self._transport.is_closing():
+                # It may have dropped the rest of a frame: nothing may follow that.
+                self._fd = -1
+                return False
         return self._backlog == 0
 
     cdef int end(self) except -1:

@@ -14,6 +14,9 @@ from .errors import ProtocolError
 
 __all__ = ["ParsedHeader", "apply_mask", "build_header", "parse_frame_header"]
 
+cdef extern from *:
+    const Py_ssize_t PY_SSIZE_T_MAX
+
 cdef extern from "_mask.h":
     void roletalk_mask_copy(char* to, const char* data, Py_ssize_t size, uint32_t mask) nogil
 
@@ -61,6 +64,8 @@ cdef HeaderState parse_header(const uint8_t* data, Py_ssize_t size, bint from_cl
         # The shortest form that holds it, and no sign bit.
         if length < 126 or (extended == 8 and (length < 65536 or length >> 63)):
             return BAD_LENGTH
+        if length > <uint64_t>PY_SSIZE_T_MAX:
+            length = <uint64_t>PY_SSIZE_T_MAX    # where addresses have 32 bits: too big in any case
     out.size = <Py_ssize_t>length
     out.header_size = 2 + extended
     out.mask = 0

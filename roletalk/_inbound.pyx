@@ -108,7 +108,7 @@ cdef class Inbound(Protocol):
             return NoResult.OK
         if self._rest is None:
             self._rest = WriteBuffer()
-        buf[0] = self._rest.reserve(self._space.size)
+        buf[0] = self._rest.reserve(buf_len[0])
         return NoResult.OK
 
     cpdef get_buffer(self, Py_ssize_t hint):

@@ -457,9 +457,9 @@ cdef class UnitCore(Responder):
             PyContext_Exit(variables)
             self._returned(handler, context, value)
         else:
-            if not PyCoro_CheckExact(value) and not asyncio.iscoroutine(value):
-                value = _awaited(value)
             try:
+                if not PyCoro_CheckExact(value) and not asyncio.iscoroutine(value):
+                    value = _awaited(value)
                 if CAN_BE_CURRENT and self.peer.makes_tasks:
                     new_task(self.peer.loop, value, variables, handler, context,
                              self.peer.slow_handler).step(None)

@@ -151,13 +151,14 @@ cdef class HandlerTask:
     cdef int _wait_for(self, object yielded) except -1:
         cdef Waiter waiter
         if not self.was_suspended:
+            self.context.unit.handler_waits(self.context, self)
             self.was_suspended = True
             # From now on asyncio.all_tasks() knows of it, until it is gone.
             _register(self)
-            self.context.unit.handler_waits(self.context, self)
         if type(yielded) is Waiter:
             waiter = <Waiter>yielded
-            if waiter.blocking and waiter.state == WAITING and waiter.home.loop is self.loop:
+            if (waiter.blocking and waiter.state == WAITING and waiter.wakeup is None
+                    and waiter.home.loop is self.loop):
                 waiter.blocking = False
                 waiter.wakeup = self
                 waiter.wake = _wake
