@@ -20,7 +20,7 @@ WINDOW = 2 * MIB
 BUFFER = 16 * MIB
 START = 16 * KIB  # what every stream has for itself
 OVERHEAD = 12 * KIB  # of an open stream: its two tasks and all objects
-READ_AT_ONCE = 16 * MIB  # in picows's buffer, of what all streams have on their way
+READ_AT_ONCE = 16 * MIB  # of what all streams have on their way
 TOTAL = 1024 * MIB
 PIECE = bytes(256 * KIB)
 
