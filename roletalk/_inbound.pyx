@@ -137,7 +137,6 @@ cdef class Inbound(Protocol):
         """Take apart what was read already; at most `budget` bytes may come until lift_budget()."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(rest)
         self._budget = budget
-        self.received_at = now()
         if size > 0:
             self._rest = WriteBuffer()
             memcpy(self._rest.reserve(size), PyBytes_AS_STRING(rest), size)

@@ -1075,7 +1075,7 @@ def test_a_remote_that_resets(when: str) -> None:
     run(main(), debug=False)
 
 
-@pytest.mark.skipif(not hasattr(os, "dup2"), reason="descriptors are numbers there, too")
+@pytest.mark.skipif(not hasattr(os, "dup2"), reason="needs os.dup2")
 @pytest.mark.parametrize("ending", ["abort", "eof"])
 def test_a_descriptor_that_is_used_again_gets_nothing(ending: str) -> None:
     async def main() -> None:

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy
 
 from roletalk._buffer cimport WriteBuffer
-from roletalk._calls cimport ANSWERED, CallTable, Waiter, new_waiter
+from roletalk._calls cimport ANSWERED, CallTable, Home, Waiter, new_waiter
 from roletalk._channels cimport Channels, Stream, begin_stream
 from roletalk._codec cimport (
     Envelope, answer_size, message_size, number_size, open_size, parse, request_size,
@@ -215,11 +215,11 @@ def receive_answers(Link link not None, bytes value, uint64_t first, Py_ssize_t 
 
 # ---- calls -----------------------------------------------------------------------------------------
 
-def settle_calls(CallTable table not None, object loop, object done, Py_ssize_t count):
+def settle_calls(CallTable table not None, Home home not None, Py_ssize_t count):
     """A waiter into the table, out of it by its correlation, and settled; nobody waits."""
     cdef Waiter waiter
     for _ in range(count):
-        waiter = new_waiter(loop, done, 0.0, ENDLESS, "role", "event")
+        waiter = new_waiter(home, 0.0, ENDLESS, "role", "event")
         table.take(table.add(waiter)).settle(ANSWERED, None, False)
 
 

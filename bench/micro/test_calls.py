@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 import roletalk
+from roletalk._calls import Home
 
 from .conftest import Measure
 from .rig import Rig, loops, running
@@ -14,9 +15,7 @@ PAYLOAD = bytes(32)
 
 def test_settle(measure: Measure, rig: Rig) -> None:
     """The table and the waiter alone."""
-    done = rig.loop.create_future()
-    done.set_result(None)
-    measure(loops.settle_calls, rig.unit().calls, rig.loop, done)
+    measure(loops.settle_calls, rig.unit().calls, Home(rig.loop))
 
 
 def test_send_nowait(measure: Measure, rig: Rig) -> None:

@@ -1,9 +1,9 @@
 """A message comes in, its handler runs, and the reply is in the output buffer: no socket."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import roletalk
+from bench.guard.paths import echo, echo_after_a_turn, echo_async
 from roletalk._codec import build_message, build_request
 
 from .conftest import Measure
@@ -12,19 +12,6 @@ from .rig import Rig, loops
 PAYLOAD = bytes(32)
 MESSAGE = build_message("greeter", "hello", PAYLOAD)
 REQUEST = build_request("greeter", "hello", 7, PAYLOAD)
-
-
-def echo(ctx: roletalk.RequestContext) -> object:
-    return ctx.data
-
-
-async def echo_async(ctx: roletalk.RequestContext) -> object:
-    return ctx.data
-
-
-async def echo_after_a_turn(ctx: roletalk.RequestContext) -> object:
-    await asyncio.sleep(0)
-    return ctx.data
 
 
 def handle(rig: Rig, link: object, message: bytes, counter: str, count: int) -> None:
