@@ -6,6 +6,11 @@ PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
 DEBUG_PYTEST_ARGS ?= -m "not slow"
 BENCH_ARGS ?=
+# Of the trials.
+FUZZ_SECONDS ?= 60
+MINUTES ?= 60
+CONNECTIONS ?= 10000
+TRIAL_ARGS ?=
 # Other Pythons whose counts `guard-update` takes too.
 GUARD_PYTHONS ?=
 
@@ -20,7 +25,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-debug test-release build debug lint format types \
-    bench bench-quick bench-compare bench-micro guard guard-update clean distclean
+    bench bench-quick bench-compare bench-micro guard guard-update \
+    hostile conformance fuzz sanitize leaks faults soak idle scorecard clean distclean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r name text; do \
@@ -55,7 +61,7 @@ format: $(VENV)/.installed ## put Python files into shape
 	@$(PY) -m ruff format .
 
 types: build ## check types: mypy --strict, and each stub against its compiled module
-	@$(PY) -m mypy roletalk tools $(wildcard tests/typing)
+	@$(PY) -m mypy roletalk tools trials $(wildcard tests/typing)
 	@$(PY) -m mypy.stubtest --allowlist tools/stubtest.allowlist --ignore-unused-allowlist $(MODULES)
 
 bench: build $(VENV)/.go $(VENV)/.bench $(VENV)/.bench-peers ## measure beside others: ten minutes
@@ -77,6 +83,33 @@ guard-update: build ## make what a request costs now the baseline, for GUARD_PYT
 	@$(PY) -m bench.guard --update
 	@$(if $(GUARD_PYTHONS),$(PY) -m bench.guard --update \
 	    $(foreach python,$(GUARD_PYTHONS),--python $(python)))
+
+hostile: build ## what hostile input does to a peer, with figures
+	@$(PY) -m trials.hostile $(TRIAL_ARGS)
+
+conformance: build ## run the Autobahn test suite against the frame layer; needs a Python 2.7
+	@$(PY) -m trials.conformance $(TRIAL_ARGS)
+
+fuzz: $(VENV)/.installed $(VENV)/.fuzz ## fuzz every parser, each for FUZZ_SECONDS
+	@$(PY) -m trials.fuzz --seconds $(FUZZ_SECONDS) $(TRIAL_ARGS)
+
+sanitize: $(VENV)/.installed ## run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(PY) -m trials.sanitize $(TRIAL_ARGS)
+
+leaks: build ## 100,000 connects, requests, streams and closes: nothing may be left
+	@$(PY) -m trials.leaks $(TRIAL_ARGS)
+
+faults: build ## resets, dead links, killed and stalled peers, with figures
+	@$(PY) -m trials.faults $(TRIAL_ARGS)
+
+soak: build $(VENV)/.go ## a mesh of peers at work for MINUTES: nothing may grow
+	@$(PY) -m trials.soak --minutes $(MINUTES) $(TRIAL_ARGS)
+
+idle: build ## hold CONNECTIONS idle connections and measure their memory
+	@$(PY) -m trials.idle --connections $(CONNECTIONS) $(TRIAL_ARGS)
+
+scorecard: $(VENV)/.installed ## put what the trials found into docs/reliability.md
+	@$(PY) -m trials.scorecard
 
 clean: ## remove what was built
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -105,6 +138,10 @@ $(VENV)/.bench: $(VENV)/.created pyproject.toml tools/install_extra.py
 
 $(VENV)/.bench-peers: $(VENV)/.created pyproject.toml tools/install_extra.py
 	@$(PY) tools/install_extra.py --optional bench-peers
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.created pyproject.toml tools/install_extra.py
+	@$(PY) tools/install_extra.py fuzz
 	@touch $@
 
 $(VENV)/.go: $(VENV)/.created
