@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,10 +29,24 @@ from tests import rawclient as raw
 from .victim import KEY_ID, KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one case cost others: the bystander's slowest answer in seconds, the victim's growth in
+    bytes."""
+
+    slowest: float
+    grown: int
+
+
 MAX_GROWTH = 64 << 20  # bytes that one case may add to the victim's peak memory
 MAX_SILENCE = 2.0  # seconds that a bystander may wait; the bar is 0.25, noise must not decide
 MAX_DIALS_AT_ONCE = 16  # "never more than a few at a time": docs/protocol.md, section 8
 PROBE_EVERY = 0.01  # seconds between two questions of the bystander
+
+# What `VictimProcess.watched` saw, in the order in which it ended, for reports to show.
+OBSERVED: list[Observation] = []
 
 _fresh = itertools.count(1)
 
@@ -194,6 +209,7 @@ class VictimProcess:
             assert late.ask("svc", "ping", "late").data == "late"
         assert self.bystander.slowest < silence
         grown = self._memory() - before
+        OBSERVED.append(Observation(self.bystander.slowest, grown))
         assert grown < MAX_GROWTH, f"memory grew by {grown >> 20} MiB"
         state = self.state()
         strangers = {unit["id"] for unit in state["seen"]} - self.honest
