@@ -2,8 +2,9 @@
 
 Whatever a test does to the victim, it does inside `VictimProcess.watched`, which then asserts what
 must hold after *any* input: the process lives, an honest connection beside the hostile one was
-answered all the while, a new one is answered too, nobody became a unit without a proof, and memory
-has not grown by more than `MAX_GROWTH`.
+answered all the while, a new one is answered too, nobody became a unit without a proof, nobody was
+dialled or looked up whom the test did not name in `may_be_dialled`, and memory has not grown by more
+than `MAX_GROWTH`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -127,6 +129,8 @@ class VictimProcess:
             text=True,
         )
         self.honest: set[str] = set()
+        # Host and port of those that the test itself has the victim dial.
+        self.may_be_dialled: set[str] = set()
         self._orders = itertools.count(1)
         self._answers: dict[int, dict[str, Any]] = {}
         self._changed = threading.Condition()
@@ -156,6 +160,8 @@ class VictimProcess:
 
     def start(self, do: str, **order: object) -> int:
         """Give an order; `result` has its answer."""
+        if do == "dial":
+            self.may_be_dialled.add(place_of(order["url"]))
         n = next(self._orders)
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"n": n, "do": do, **order}) + "\n")
@@ -216,6 +222,8 @@ class VictimProcess:
         assert not strangers, f"units without a proof: {strangers}"
         callers = set(state["calls"]) - self.honest - {"note"}
         assert not callers, f"handlers were called for {callers}"
+        dialled = {*state["dials"], *state["lookups"]} - self.may_be_dialled
+        assert not dialled, f"dialled or looked up: {dialled}"
 
     def _memory(self, *, reset: bool = False) -> int:
         """The peak of its resident memory in bytes since the last reset; 0 where nobody says."""
@@ -248,6 +256,12 @@ class VictimProcess:
             if reader := getattr(self, "_reader", None):
                 reader.join()
             self.process.stdout.close()
+
+
+def place_of(url: object) -> str:
+    """Host and port of a URL, as the victim's audit has them."""
+    parts = urlsplit(str(url))
+    return f"{parts.hostname}:{parts.port}"
 
 
 def ids(cases: Iterable[tuple[Any, ...]]) -> list[Any]:

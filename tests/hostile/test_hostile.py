@@ -37,6 +37,7 @@ from .harness import (
     assert_rejected,
     assert_usable,
     count_dials,
+    place_of,
     until,
 )
 
@@ -198,6 +199,9 @@ def test_acquaint(
             with contextlib.suppress(OSError):  # taken, or not ours to take
                 traps.append(stack.enter_context(raw.RawListener(port)))
         allowed = stack.enter_context(raw.RawListener())
+        fresh_victim.may_be_dialled.add(place_of(allowed.url))
+        if case["name"] in MAY_BE_DIALLED:
+            fresh_victim.may_be_dialled.update(f"127.0.0.1:{port}" for port in named_ports(case))
         player = stack.enter_context(playing(fresh_victim, case))
         if case["name"] not in MAY_BE_DIALLED:
             with fresh_victim.connect() as introducer:

@@ -17,6 +17,7 @@ from .harness import (
     assert_usable,
     count_dials,
     ids,
+    place_of,
 )
 
 pytestmark = pytest.mark.slow
@@ -353,9 +354,10 @@ REFUSED_ADDRESSES = [
 ]
 
 
-def assert_dials(introducer: raw.Connection) -> None:
+def assert_dials(victim: VictimProcess, introducer: raw.Connection) -> None:
     """The victim dials whom it may, on this introducer's word; so what came before had its time."""
     with raw.RawListener() as allowed:
+        victim.may_be_dialled.add(place_of(allowed.url))
         introducer.send(raw.acquaint("somebody", allowed.url, ["loot"]))
         allowed.accept().drop()
 
@@ -366,7 +368,7 @@ def test_refused_address(victim: VictimProcess, address: str) -> None:
         url = address.replace("{port}", str(trap.port))
         connection.send(raw.acquaint("stranger", url, ["loot"]))
         assert_usable(connection)
-        assert_dials(connection)
+        assert_dials(victim, connection)
         assert trap.pending() == 0
 
 
@@ -374,7 +376,7 @@ def test_nobody_is_dialled_for_roles_that_nobody_wants(victim: VictimProcess) ->
     with raw.RawListener() as trap, victim.watched(), victim.connect() as connection:
         for roles in ([], ["svc"], ["LOOT"], ["loot "]):
             connection.send(raw.acquaint("stranger", trap.url, roles))
-        assert_dials(connection)
+        assert_dials(victim, connection)
         assert trap.pending() == 0
 
 
@@ -386,7 +388,7 @@ def test_nobody_is_dialled_who_is_connected(victim: VictimProcess) -> None:
             victim.hello["keyed_id"],
         ):
             connection.send(raw.acquaint(peer_id, trap.url, ["loot"]))
-        assert_dials(connection)
+        assert_dials(victim, connection)
         assert trap.pending() == 0
 
 
@@ -396,18 +398,20 @@ def test_strangers_are_dialled_a_few_at_a_time(fresh_victim: VictimProcess) -> N
         stack.enter_context(fresh_victim.watched())
         connection = stack.enter_context(fresh_victim.connect())
         for n, trap in enumerate(traps):
+            fresh_victim.may_be_dialled.add(place_of(trap.url))
             connection.send(raw.acquaint(f"stranger-{n}", trap.url, ["loot"]))
         assert 1 <= count_dials(connection, traps) <= MAX_DIALS_AT_ONCE
 
 
 def test_a_stranger_who_does_not_shake_hands_is_not_dialled_again(victim: VictimProcess) -> None:
     with raw.RawListener() as trap, victim.watched(), victim.connect() as connection:
+        victim.may_be_dialled.add(place_of(trap.url))
         connection.send(raw.acquaint("stranger", trap.url, ["loot"]))
         trap.accept().drop()
         for _ in range(10):
             connection.send(raw.acquaint("stranger", trap.url, ["loot"]))
         assert_usable(connection)
-        assert_dials(connection)
+        assert_dials(victim, connection)
         assert trap.pending() <= 1
 
 

@@ -33,10 +33,18 @@ STREAM_CHUNK = b"d" * 65536
 STREAM_CHUNKS = 4096  # 256 MiB: far more than a writer without a reader may hold
 
 
+def place(address: Any) -> str:
+    """An address of a socket as text; that of IPv6 has more to it than host and port."""
+    return "{}:{}".format(*address[:2]) if isinstance(address, tuple) else str(address)
+
+
 class Victim:
     """Both peers and what became of them."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        self.dials: set[str] = set()
+        self.lookups: set[str] = set()
+        sys.addaudithook(self.audit)
         self.seen: list[dict[str, str]] = []
         self.gone: list[dict[str, str]] = []
         self.calls: Counter[str] = Counter()
@@ -56,6 +64,13 @@ class Victim:
             self.watch(name, peer)
             self.serve(peer)
             peer.destination("loot")
+
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Whom this process dials and looks up, whatever code of it does so."""
+        if event == "socket.connect":
+            self.dials.add(place(arguments[1]))
+        elif event == "socket.getaddrinfo":
+            self.lookups.add(place(arguments[:2]))
 
     def watch(self, name: str, peer: roletalk.Peer) -> None:
         @peer.on_unit
@@ -100,8 +115,11 @@ class Victim:
 
     def state(self) -> dict[str, Any]:
         """`seen` and `gone`: every unit that ever came or went; `calls`: handler calls by unit id;
-        `units`: those connected now; `stats`: what each peer counts."""
+        `units`: those connected now; `stats`: what each peer counts; `dials` and `lookups`: every
+        address that was ever dialled or looked up."""
         return {
+            "dials": sorted(self.dials),
+            "lookups": sorted(self.lookups),
             "seen": self.seen,
             "gone": self.gone,
             "calls": self.calls,
