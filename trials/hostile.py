@@ -44,7 +44,11 @@ def main() -> int:
     if not OBSERVED:
         print("no case was run", file=sys.stderr)
         return 2
-    slowest = sorted(seen.slowest for seen in OBSERVED)
+    by_silence = sorted(OBSERVED, key=lambda seen: seen.slowest, reverse=True)
+    largest = max(OBSERVED, key=lambda seen: seen.grown)
+    for seen in by_silence[:3]:
+        print(f"{seen.slowest * 1000:.0f} ms: {seen.case}")
+    print(f"{largest.grown >> 20} MiB: {largest.case}")
     return report(
         "hostile",
         "make hostile",
@@ -52,12 +56,15 @@ def main() -> int:
             at_least("cases that passed", outcomes.passed, 400),
             at_most("cases that failed", outcomes.failed, 0),
             at_most(
-                "slowest answer to an honest connection meanwhile", slowest[-1], MAX_SILENCE, "s"
+                "slowest answer to an honest connection meanwhile",
+                by_silence[0].slowest,
+                MAX_SILENCE,
+                "s",
             ),
-            told("the same, median of the cases", slowest[len(slowest) // 2], "s"),
+            told("the same, median of the cases", by_silence[len(by_silence) // 2].slowest, "s"),
             at_most(
                 "largest growth of memory in a case",
-                max(seen.grown for seen in OBSERVED) / (1 << 20),
+                largest.grown / (1 << 20),
                 MAX_GROWTH,
                 "MiB",
             ),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -38,6 +39,7 @@ class Observation:
     """What one case cost others: the bystander's slowest answer in seconds, the victim's growth in
     bytes."""
 
+    case: str
     slowest: float
     grown: int
 
@@ -215,7 +217,7 @@ class VictimProcess:
             assert late.ask("svc", "ping", "late").data == "late"
         assert self.bystander.slowest < silence
         grown = self._memory() - before
-        OBSERVED.append(Observation(self.bystander.slowest, grown))
+        OBSERVED.append(Observation(current_case(), self.bystander.slowest, grown))
         assert grown < MAX_GROWTH, f"memory grew by {grown >> 20} MiB"
         state = self.state()
         strangers = {unit["id"] for unit in state["seen"]} - self.honest
@@ -256,6 +258,11 @@ class VictimProcess:
             if reader := getattr(self, "_reader", None):
                 reader.join()
             self.process.stdout.close()
+
+
+def current_case() -> str:
+    """The name of the test that runs."""
+    return os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[2].rpartition(" ")[0]
 
 
 def place_of(url: object) -> str:
