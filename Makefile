@@ -17,7 +17,7 @@ GUARD_PYTHONS ?=
 DEBUG_LIB := build/debug/lib
 MODULES := $(patsubst roletalk/%.pyx,roletalk.%,$(sort $(wildcard roletalk/*.pyx)))
 # What setup.py reads.
-export ROLETALK_WERROR ROLETALK_DEBUG
+export ROLETALK_WERROR ROLETALK_DEBUG ROLETALK_CFLAGS ROLETALK_BUILD
 # Last, so that a Go toolchain of the machine goes first and PyPI's stands in for a missing one.
 export PATH := $(PATH):$(abspath $(VENV))/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

@@ -3,6 +3,11 @@
 Environment:
     ROLETALK_DEBUG=1   checks and assertions kept, -O1 -g, the C macro ROLETALK_DEBUG is 1
     ROLETALK_WERROR=1  warnings of the C compiler are errors
+    ROLETALK_CFLAGS    more options for the C compiler, given to its linking too, apart by blanks
+    ROLETALK_BUILD     builds into build/NAME, instead of build/release or build/debug
+
+With ROLETALK_CFLAGS set, ROLETALK_BUILD should be too: what was compiled otherwise would be built
+over.
 """
 
 import os
@@ -20,9 +25,11 @@ ROOT = Path(__file__).resolve().parent
 DEBUG = os.environ.get("ROLETALK_DEBUG", "0") == "1"
 WERROR = os.environ.get("ROLETALK_WERROR", "0") == "1"
 
+MORE_ARGS = os.environ.get("ROLETALK_CFLAGS", "").split()
+
 # Everything a variant builds lives under its own directory, so that no object file or C source of
 # one can end up in the other.
-VARIANT = Path("build", "debug" if DEBUG else "release")
+VARIANT = Path("build", os.environ.get("ROLETALK_BUILD") or ("debug" if DEBUG else "release"))
 
 DIRECTIVES = {
     "language_level": 3,
@@ -47,13 +54,13 @@ if not DEBUG:
 
 def compile_args() -> list[str]:
     if sys.platform == "win32":
-        return (["/Od", "/Zi"] if DEBUG else ["/O2"]) + (["/WX"] if WERROR else [])
+        return (["/Od", "/Zi"] if DEBUG else ["/O2"]) + (["/WX"] if WERROR else []) + MORE_ARGS
     # Frames are masked and read a machine word at a time, out of char buffers.
     args = ["-fno-strict-aliasing", "-Wall", "-Wextra"]
     args += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3"]
     if WERROR:
         args.append("-Werror")
-    return args
+    return args + MORE_ARGS
 
 
 def extensions() -> list[Extension]:
@@ -67,6 +74,7 @@ def extensions() -> list[Extension]:
             include_dirs=["roletalk"],
             define_macros=MACROS,
             extra_compile_args=compile_args(),
+            extra_link_args=MORE_ARGS,
         )
         for source in sorted(package.glob("*.pyx"))
     ]
