@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -206,6 +208,8 @@ class Gate(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         sock = transport.get_extra_info("socket")
+        if sock is not None:
+            asyncio.get_running_loop().call_soon(_unwatch_closed, transport, sock.fileno())
         if self._arrived is not None and not self._arrived(transport):
             transport.abort()
         family = getattr(sock, "family", None)
@@ -255,6 +259,17 @@ class Gate(asyncio.Protocol):
             lost(exc)
 
 
+def _unwatch_closed(transport: Any, fd: int) -> None:
+    """Have the loop forget the socket of a transport that was closed while its connection was made.
+
+    aiofastnet has the loop watch the socket after `connection_made`, closed or not; the next socket of
+    that number would then be taken for one that is watched already, and never be heard.
+    """
+    if transport.is_closing():
+        with suppress(NotImplementedError, ValueError):
+            asyncio.get_running_loop().remove_reader(fd)
+
+
 class Admission:
     """One connection's way to becoming a unit's, and its owner afterwards.
 
@@ -271,6 +286,8 @@ class Admission:
         self.dialer = dialer
         self.listener = listener
         self.host = ""  # of the remote end; empty for a Unix socket
+        # False while a dialler's TCP connection, and TLS where it is spoken, is not there.
+        self.found_somebody = False
         self.unit: Unit | None = None
         self.link = Link(peer, self, is_client=dialer is not None)
         self.result: asyncio.Future[Unit] = peer.loop.create_future()
@@ -293,6 +310,14 @@ class Admission:
         if self.result.done():
             return False
         peername = transport.get_extra_info("peername")
+        if (
+            self.dialer is not None
+            and isinstance(peername, tuple)
+            and peername == transport.get_extra_info("sockname")
+        ):
+            self._connected_to_itself(transport)
+            return False
+        self.found_somebody = True
         self.host = peername[0] if isinstance(peername, tuple) else ""
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
@@ -306,6 +331,15 @@ class Admission:
             self.fail(ConnectError("too many connections that have not authenticated"))
             return False
         return True
+
+    def _connected_to_itself(self, transport: Any) -> None:
+        """TCP lets a socket connect to itself when the port that nobody listens on becomes its own.
+
+        It is reset, for it would keep the port from whoever is about to listen there.
+        """
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.fail(ConnectError(self._about("nobody listens there")))
 
     def opened(self, link: Link) -> None:
         if self.result.done():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -25,9 +26,10 @@ from roletalk.gate import (
     Gate,
     _Rt2Memory,
 )
+from roletalk.lobby import Lobby
 from tests import rawclient as raw
 from tests.faketransport import FakeTransport, Recorder, turns
-from tests.helpers import eventually, peers, run
+from tests.helpers import eventually, loop_factory, peers, run
 from tests.test_frame import both_sides, in_loop
 
 KEY = "preshared-secret"
@@ -490,3 +492,30 @@ async def test_a_transport_that_learns_of_its_new_protocol_one_read_late() -> No
     late.data_received(it.frames(bytes(300_000)))
     assert it.connection.close_code == 1009
     await it.end()
+
+
+@pytest.mark.parametrize("new_loop", [loop_factory, asyncio.new_event_loop])
+def test_the_sockets_of_those_who_are_turned_away_at_once_are_forgotten(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The number of such a socket is the next one's, which has to be heard all the same.
+    let_in = Lobby.let_in
+    turned_away = 0
+
+    def turn_away(self: Lobby, admission: Admission, host: str) -> bool:
+        nonlocal turned_away
+        turned_away += 1
+        return turned_away > 8 and let_in(self, admission, host)
+
+    monkeypatch.setattr(Lobby, "let_in", turn_away)
+
+    async def main() -> None:
+        async with peers("server", "client", handshake_timeout=20.0) as (server, client):
+            url = (await server.listen()).url
+            for _ in range(8):
+                with pytest.raises(roletalk.ConnectError):
+                    await client.connect(url)
+            await client.connect(url)
+            await eventually(lambda: server.units)
+
+    run(main(), new_loop=new_loop, timeout=10)
