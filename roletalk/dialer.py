@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import socket
 import ssl as ssl_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import aiofastnet
 
 from ._frame import ConnectionState
 from ._wire import CloseCode
-from .errors import ConnectError, RoletalkError
+from .backoff import BackOff
+from .errors import AuthError, ConnectError, ProtocolError, RoletalkError
 from .gate import Admission
 
 if TYPE_CHECKING:
@@ -22,20 +23,6 @@ if TYPE_CHECKING:
     from .unit import Unit
 
 _log = logging.getLogger("roletalk")
-
-# docs/protocol.md, section 6: seconds before each further attempt; the last one repeats.
-BACK_OFF: Final = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 30.0, 60.0)
-JITTER: Final = 0.2  # of the delay, each way
-FIRST_JITTER: Final = 0.1  # s, where the delay is 0
-STEADY: Final = 5.0  # s that a connection has to live for the delays to begin anew
-
-
-def back_off(attempt: int) -> float:
-    """Seconds to wait before attempt number `attempt` (0 is the first after a loss), with jitter."""
-    delay = BACK_OFF[min(attempt, len(BACK_OFF) - 1)]
-    if delay == 0:
-        return random.uniform(0, FIRST_JITTER)
-    return delay * random.uniform(1 - JITTER, 1 + JITTER)
 
 
 class Dialer:
@@ -65,6 +52,9 @@ class Dialer:
         self._retry = retry
         self._stopped = False
         self._lost = asyncio.Event()
+        self._back_off = BackOff()
+        self._found_nobody = False
+        self._told = ""
         self.address = address
         self.unit: Unit | None = None
         self._link: Link | None = None
@@ -110,7 +100,6 @@ class Dialer:
         await asyncio.wait({self._task}, timeout=timeout)
 
     async def _run(self) -> None:
-        attempt = 0
         while not self._stopped:
             try:
                 self._lost.clear()
@@ -119,15 +108,23 @@ class Dialer:
                 if not self.first.done() and not self._retry:
                     self.first.set_exception(error)
                     break
-                _log.info("dialling %s failed: %s", self.address.url, error)
+                self._tell(error)
+                if self._found_nobody:
+                    delay = self._back_off.found_nobody(len(self._peer._dialers))
+                elif isinstance(error, (AuthError, ProtocolError)):
+                    delay = self._back_off.refused()
+                else:
+                    delay = self._back_off.failed()
             except Exception as error:
                 # Nothing that is known to happen: the dialer must not die of it in silence.
                 _log.exception("unexpected error while dialling %s", self.address.url)
                 if not self.first.done() and not self._retry:
                     self.first.set_exception(error)
                     break
+                delay = self._back_off.failed()
             else:
                 connected_at = self._peer.loop.time()
+                self._told = ""
                 # Until here it belonged to the unit that was lost: closing that one stops it too.
                 if self.unit is not None:
                     self.unit._dialers.discard(self)
@@ -138,18 +135,28 @@ class Dialer:
                 await self._lost.wait()
                 if not self._reconnect:
                     break
-                if self._peer.loop.time() - connected_at >= STEADY:
-                    attempt = 0
-            await asyncio.sleep(back_off(attempt))
-            attempt += 1
+                delay = self._back_off.lost(self._peer.loop.time() - connected_at)
+            await asyncio.sleep(delay)
         self._stopped = True
         self._peer._dialers.discard(self)
         if self.unit is not None:
             self.unit._dialers.discard(self)
 
+    def _tell(self, error: RoletalkError) -> None:
+        """Log why a dial failed; again and again the same is for those who debug."""
+        text = str(error)
+        _log.log(
+            logging.DEBUG if text == self._told else logging.INFO,
+            "dialling %s failed: %s",
+            self.address.url,
+            text,
+        )
+        self._told = text
+
     async def _attempt(self) -> Unit:
         """Connect, upgrade, shake hands; all of it within the peer's handshake timeout."""
         admission = Admission(self._peer, dialer=self)
+        self._found_nobody = False
         opening = asyncio.ensure_future(self._open(admission))
         try:
             either: set[asyncio.Future[Any]] = {opening, admission.result}
@@ -162,7 +169,10 @@ class Dialer:
             unit = await admission.result
             self._link = admission.link
             return unit
-        except BaseException:
+        except BaseException as error:
+            self._found_nobody = not admission.found_somebody and _is_unreachable(
+                error.__cause__, self.address.secure
+            )
             admission.fail(ConnectError(f"dialling {self.address.url} was given up"))
             admission.give_up()
             raise
@@ -204,3 +214,15 @@ class Dialer:
             )
         error.__cause__ = cause
         return error
+
+
+def _is_unreachable(cause: BaseException | None, secure: bool) -> bool:
+    """Whether dialling that ended with `cause`, before its transport was there, reached no program."""
+    if isinstance(cause, socket.gaierror):
+        return False
+    if not secure:
+        return True
+    # Who is reached may also fail in the TLS handshake.
+    if isinstance(cause, ConnectionError):
+        return isinstance(cause, ConnectionRefusedError)
+    return isinstance(cause, OSError) and not isinstance(cause, ssl_module.SSLError)

@@ -341,10 +341,10 @@ class Peer(PeerCore):
         """Connect to a peer that listens at `url`; await or enter it for the `Unit`.
 
         ``ws://host:port``, ``wss://host:port`` (`ssl`: a client-side context, by default one that trusts
-        the system's authorities) or ``ws+unix:///path``.  A lost connection is made again (after 0, 1,
-        2, 3, 4, 5, 10, 30 and then each 60 s, with jitter) until the unit is closed here, unless
-        ``reconnect=False``.  With ``retry=True`` the first one is tried again as well, until `timeout`
-        seconds are over.
+        the system's authorities) or ``ws+unix:///path``.  A lost connection is made again until the unit
+        is closed here, unless ``reconnect=False``: within a second while nobody answers there, more and
+        more seldom, up to each 60 s, where somebody does who fails or refuses.  With ``retry=True`` the
+        first one is tried again as well, until `timeout` seconds are over.
 
         Raises `ConnectError`, `AuthError`, `ProtocolError`, `ValueError` for a bad URL.  Leaving
         ``async with`` closes the unit.

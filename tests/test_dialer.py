@@ -3,53 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import time
 from collections.abc import Callable
-from statistics import mean
+from typing import Any
 
+import aiofastnet
 import pytest
 import trustme
 
 import roletalk
-from roletalk.dialer import BACK_OFF, FIRST_JITTER, JITTER, back_off
+from roletalk.backoff import BackOff
 from tests.helpers import eventually, peers, run
 from tests.rawclient import RawListener
 
-# -- the schedule
-
-
-def test_the_schedule_is_that_of_the_protocol() -> None:
-    assert BACK_OFF == (0, 1, 2, 3, 4, 5, 10, 30, 60)
-
-
-@pytest.mark.parametrize("attempt", [*range(12), 1000])
-def test_jitter_stays_within_its_bounds(attempt: int) -> None:
-    delay = BACK_OFF[min(attempt, 8)]
-    low, high = (0, FIRST_JITTER) if delay == 0 else (delay * (1 - JITTER), delay * (1 + JITTER))
-    waits = [back_off(attempt) for _ in range(500)]
-    assert all(low <= wait <= high for wait in waits)
-    # It is spread over all of that range, around its middle.
-    assert max(waits) - min(waits) > (high - low) * 0.8
-    assert abs(mean(waits) - (low + high) / 2) < (high - low) * 0.15
-
 
 @pytest.fixture
-def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers that delays were asked for; the delays themselves are cut to 10 ms."""
-    asked: list[int] = []
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which delays were asked for; the delays themselves are cut to 10 ms."""
+    asked: list[str] = []
 
-    def short(attempt: int) -> float:
-        asked.append(attempt)
-        return 0.01
+    def cut(name: str) -> Callable[..., float]:
+        def short(self: BackOff, *_: object) -> float:
+            asked.append(name)
+            return 0.01
 
-    monkeypatch.setattr("roletalk.dialer.back_off", short)
+        return short
+
+    for name in ("lost", "found_nobody", "failed", "refused"):
+        monkeypatch.setattr(BackOff, name, cut(name))
     return asked
 
 
 # -- dialling again
 
 
-def test_a_peer_that_died_and_came_back_on_its_port(attempts: list[int]) -> None:
+def test_a_peer_that_died_and_came_back_on_its_port(delays: list[str]) -> None:
     async def main() -> None:
         async with peers("client") as (client,):
             async with peers("first") as (first,):
@@ -60,7 +50,7 @@ def test_a_peer_that_died_and_came_back_on_its_port(attempts: list[int]) -> None
                 assert (await destination.request("e")).data == "first"
             await eventually(lambda: not unit.connected)
             assert not destination.ready
-            await eventually(lambda: len(attempts) > 3)
+            await eventually(lambda: len(delays) > 3)
             async with peers("second") as (second,):
                 second.role("r").on_request("e")(lambda ctx: "second")
                 await second.listen("127.0.0.1", port)
@@ -68,46 +58,116 @@ def test_a_peer_that_died_and_came_back_on_its_port(attempts: list[int]) -> None
                 assert (await destination.request("e")).data == "second"
                 assert client.units[0].id == second.id
                 await eventually(lambda: client.stats()["reconnects"] == 1)
-                # It counted up without a gap.
-                assert attempts == list(range(len(attempts)))
+                assert delays == ["lost"] + ["found_nobody"] * (len(delays) - 1)
 
     run(main())
 
 
-@pytest.mark.parametrize("steady", [True, False])
-def test_only_a_steady_connection_begins_the_delays_anew(
-    attempts: list[int], steady: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("roletalk.dialer.STEADY", 0.0 if steady else 60.0)
+def test_how_long_a_connection_lived_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    lives: list[float] = []
+
+    def lost(self: BackOff, lived: float) -> float:
+        lives.append(lived)
+        return 0.0
+
+    monkeypatch.setattr(BackOff, "lost", lost)
 
     async def main() -> None:
         async with peers("server", "client") as (server, client):
             await client.connect((await server.listen()).url)
-            for _ in range(3):
-                tries = len(attempts)
-                await eventually(lambda: server.units)
+            for tries in range(3):
+                await eventually(lambda: server.units and client.units)
+                connected_at = time.monotonic()
                 await server.units[0].close()
-                await eventually(lambda tries=tries: len(attempts) > tries)
-                await eventually(lambda: client.units)
-            assert attempts[:3] == ([0, 0, 0] if steady else [0, 1, 2])
+                await eventually(lambda tries=tries: len(lives) > tries)
+                assert 0 <= lives[tries] <= time.monotonic() - connected_at + 1.0
 
     run(main())
 
 
-def test_without_reconnect_a_lost_connection_stays_lost(attempts: list[int]) -> None:
+@pytest.mark.parametrize("secure", [False, True])
+def test_who_answers_and_fails_is_told_from_nobody(delays: list[str], secure: bool) -> None:
+    async def main() -> None:
+        with RawListener() as listener:
+            url = f"{'wss' if secure else 'ws'}://127.0.0.1:{listener.port}"
+            async with peers("client") as (client,):
+                connecting = asyncio.create_task(client.connect(url, retry=True))
+                (await asyncio.to_thread(listener.accept)).drop()
+                await eventually(lambda: delays)
+                assert delays[0] == "failed"
+                listener.sock.close()
+                await eventually(lambda: delays[-1] == "found_nobody")
+                connecting.cancel()
+
+    run(main())
+
+
+def test_a_remote_that_turns_us_away_is_told(delays: list[str]) -> None:
+    async def main() -> None:
+        async with peers("server", "client") as (server, client):
+            server.add_key("k", "secret")
+            url = (await server.listen()).url
+            connecting = asyncio.create_task(client.connect(url, retry=True))
+            await eventually(lambda: delays)
+            assert delays[0] == "refused"
+            connecting.cancel()
+
+    run(main())
+
+
+def test_a_name_that_is_not_found_is_asked_for_as_a_remote_is(delays: list[str]) -> None:
+    async def main() -> None:
+        async with peers("client") as (client,):
+            url = "ws://does-not-exist.invalid:1"
+            connecting = asyncio.create_task(client.connect(url, retry=True))
+            await eventually(lambda: delays)
+            assert delays[0] == "failed"
+            connecting.cancel()
+
+    run(main())
+
+
+def test_a_socket_that_connected_to_itself_gives_its_port_back(
+    delays: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What happens sooner or later to who dials a local port again and again that nobody listens on.
+    dial = aiofastnet.create_connection
+    itself = socket.socket()
+    itself.bind(("127.0.0.1", 0))
+    port = itself.getsockname()[1]
+    itself.connect(("127.0.0.1", port))
+
+    async def dialled(loop: Any, factory: Any, *_: object, **__: object) -> Any:
+        return await dial(loop, factory, sock=itself)
+
+    async def main() -> None:
+        async with peers("server", "client") as (server, client):
+            monkeypatch.setattr(aiofastnet, "create_connection", dialled)
+            url = f"ws://127.0.0.1:{port}"
+            connecting = asyncio.create_task(client.connect(url, retry=True))
+            await eventually(lambda: delays)
+            assert delays[0] == "found_nobody"
+            monkeypatch.setattr(aiofastnet, "create_connection", dial)
+            await server.listen("127.0.0.1", port)
+            assert (await connecting).id == server.id
+
+    run(main())
+
+
+def test_without_reconnect_a_lost_connection_stays_lost(delays: list[str]) -> None:
     async def main() -> None:
         async with peers("server", "client") as (server, client):
             unit = await client.connect((await server.listen()).url, reconnect=False)
             unit.connections[0].abort()
             await eventually(lambda: not unit.connected)
             await eventually(lambda: not client._dialers)
-            assert attempts == []
+            assert delays == []
             assert client.units == ()
 
     run(main())
 
 
-def test_each_address_is_dialled_again_by_itself(attempts: list[int]) -> None:
+def test_each_address_is_dialled_again_by_itself(delays: list[str]) -> None:
     async def main() -> None:
         async with peers("server", "client") as (server, client):
             unit = await client.connect((await server.listen()).url)
@@ -123,14 +183,14 @@ def test_each_address_is_dialled_again_by_itself(attempts: list[int]) -> None:
     run(main())
 
 
-def test_retry_waits_for_a_peer_that_is_not_there_yet(attempts: list[int]) -> None:
+def test_retry_waits_for_a_peer_that_is_not_there_yet(delays: list[str]) -> None:
     async def main() -> None:
         async with peers("server", "client") as (server, client):
             listener = await server.listen()
             url, port = listener.url, listener.port
             await listener.close()
             connecting = asyncio.create_task(client.connect(url, retry=True))
-            await eventually(lambda: len(attempts) > 3)
+            await eventually(lambda: len(delays) > 3)
             assert not connecting.done()
             await server.listen("127.0.0.1", port)
             assert (await connecting).id == server.id
@@ -139,25 +199,25 @@ def test_retry_waits_for_a_peer_that_is_not_there_yet(attempts: list[int]) -> No
     run(main())
 
 
-def test_retry_ends_with_its_timeout(attempts: list[int]) -> None:
+def test_retry_ends_with_its_timeout(delays: list[str]) -> None:
     async def main() -> None:
         async with peers("client") as (client,):
             with pytest.raises(roletalk.ConnectError, match=r"within 0\.2 s"):
                 await client.connect("ws://127.0.0.1:1", retry=True, timeout=0.2)
-            assert attempts
-            tries = len(attempts)
+            assert delays
+            tries = len(delays)
             assert not client._dialers
             await asyncio.sleep(0.05)
-            assert len(attempts) == tries
+            assert len(delays) == tries
 
     run(main())
 
 
-def test_a_cancelled_connect_dials_no_more(attempts: list[int]) -> None:
+def test_a_cancelled_connect_dials_no_more(delays: list[str]) -> None:
     async def main() -> None:
         async with peers("client") as (client,):
             connecting = asyncio.create_task(client.connect("ws://127.0.0.1:1", retry=True))
-            await eventually(lambda: len(attempts) > 2)
+            await eventually(lambda: len(delays) > 2)
             connecting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await connecting
@@ -166,7 +226,7 @@ def test_a_cancelled_connect_dials_no_more(attempts: list[int]) -> None:
     run(main())
 
 
-def test_leaving_async_with_closes_and_dials_no_more(attempts: list[int]) -> None:
+def test_leaving_async_with_closes_and_dials_no_more(delays: list[str]) -> None:
     async def main() -> None:
         async with peers("server", "client") as (server, client):
             async with client.connect((await server.listen()).url) as unit:
