@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import roletalk
+from roletalk.heartbeat import Heartbeat
 from tests.helpers import eventually, pair, peers, ready, run
 from tests.rawclient import (
     BINARY,
@@ -27,6 +28,14 @@ from tests.rawclient import (
 )
 
 FAST: dict[str, Any] = {"heartbeat_interval": 0.05, "heartbeat_timeout": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout"), [(10.0, 5.0), (60.0, 60.0), (None, 5.0), (2.0, 1.0)]
+)
+def test_two_ticks_are_less_than_a_second(interval: float | None, timeout: float) -> None:
+    # A ping waits for a tick, and so does giving up on its answer.
+    assert 2 * Heartbeat(roletalk.Peer(), interval, timeout)._period < 1.0
 
 
 def raw_unit(port: int) -> Connection:
