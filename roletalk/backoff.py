@@ -11,7 +11,9 @@ QUICK: Final = (0.35, 0.7)
 QUICK_TRIES: Final = 10
 SCHEDULE: Final = (1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 30.0, 60.0)  # s; the last one repeats
 JITTER: Final = 0.2  # of the delay, each way
-STEADY: Final = 5.0  # s that a connection has to live for the delays to begin anew
+# s that a connection has to live for the delays to begin anew: more than it takes a remote to turn us
+# out, and little enough that connections which are lost every few seconds are soon back each time.
+STEADY: Final = 1.0
 # Of a peer that keeps more than these, each is dialled more slowly: 120 dials a second at most.
 QUICK_ADDRESSES: Final = 64
 
