@@ -10,11 +10,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from ._inbound import FrameLimits
-from ._peer import PeerCore
+from ._peer import PeerCore, clock
 from ._session import Link
 from ._wire import CloseCode
 from .acquaintance import Acquaintances
@@ -32,6 +33,7 @@ from .lobby import Lobby
 from .middleware import Kind, Middleware, MiddlewareFunction
 from .role import Role
 from .shutdown import Shutdown
+from .signals import asked
 from .unit import Unit
 
 if TYPE_CHECKING:
@@ -532,14 +534,34 @@ class Peer(PeerCore):
 
     # -- the end
 
-    async def serve_forever(self) -> None:
-        """Run until the peer is closed; closes it when cancelled."""
+    async def serve_forever(
+        self, *, handle_sigterm: bool = True, timeout: float | None = 5.0
+    ) -> None:
+        """Run until the peer is closed; closes it when cancelled, and when the process gets SIGTERM.
+
+        On SIGTERM it drains and closes, in `timeout` seconds, and returns, so that the program goes on
+        to its end; a second SIGTERM ends the process at once.  The signal is left alone with
+        ``handle_sigterm=False``, where the program handles it itself, and outside of the main thread.
+        """
         self.bind()
-        try:
-            await self._shutdown.done.wait()
-        except asyncio.CancelledError:
-            await self.close()
-            raise
+        asked_to_end = asyncio.Event()
+        with asked.telling(asked_to_end.set) if handle_sigterm else nullcontext():
+            ends = (
+                self.loop.create_task(self._shutdown.done.wait()),
+                self.loop.create_task(asked_to_end.wait()),
+            )
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if not self._shutdown.done.is_set():
+                    deadline = None if timeout is None else clock() + timeout
+                    await self.drain(timeout)
+                    await self.close(None if deadline is None else max(deadline - clock(), 0.0))
+            except asyncio.CancelledError:
+                await self.close()
+                raise
+            finally:
+                for end in ends:
+                    end.cancel()
 
     async def wait_closed(self) -> None:
         """Wait until `close` is done."""
