@@ -164,11 +164,14 @@ cdef class Connection(Inbound):
             self.closed()
         finally:
             self._out.release()
-            # The transport may keep its protocol: no cycle may be left.
-            self._write = self._writelines = self._write_buffer_size = None
+            # The transport may keep its protocol, and its buffers are large with TLS: they must not wait
+            # for the garbage collector, which finds what else of a connection is a cycle.
+            self._transport = self._write = self._writelines = self._write_buffer_size = None
 
     def set_limits(self, FrameLimits limits):
         self.limits = limits
+        if self._state == CLOSED:
+            return
         self._transport.set_write_buffer_limits(
             high=min(BACKED_UP, limits.high_water), low=min(DRAINED, limits.low_water))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import trustme
 
 import roletalk
+from tests.helpers import eventually, run
 
 ROOT = Path(__file__).parent.parent
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -162,6 +165,44 @@ async def given_up() -> None:
             assert pending == 0, f"{pending} requests are still pending"
 
         await flat(work, 8_000)
+
+
+async def open_transports(*, secure: bool) -> int:
+    """The transports that a connection leaves to the garbage collector when it is closed."""
+    server_tls = client_tls = None
+    if secure:
+        authority = trustme.CA()
+        server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(server_tls)
+        client_tls = ssl.create_default_context()
+        authority.configure_trust(client_tls)
+
+    def transports() -> int:
+        return sum("Transport_" in name or name.endswith("SocketTransport") for name in types())
+
+    def types() -> list[str]:
+        return [type(each).__name__ for each in gc.get_objects()]
+
+    async with keyed("server") as server, keyed("client") as client:
+        url = (await server.listen(ssl=server_tls)).url
+        before = transports()
+        gc.disable()
+        try:
+            async with client.connect(url, ssl=client_tls, reconnect=False):
+                assert transports() == before + 2
+            await eventually(lambda: not server.units)
+            # The loop lets go of them in its next turns.
+            for _ in range(10):
+                await asyncio.sleep(0)
+            return transports() - before
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_closed_connection_leaves_no_transport_to_the_garbage_collector(secure: bool) -> None:
+    gc.collect()
+    assert run(open_transports(secure=secure)) == 0
 
 
 SCRIPTS = {script.__name__: script for script in (cycles, new_peers, refused, requests, given_up)}
