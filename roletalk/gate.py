@@ -252,11 +252,13 @@ class Gate(asyncio.Protocol):
         pass
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._ws.connection_lost(exc)
         # They refer to who refers to this one.
         lost, self._arrived, self._lost = self._lost, None, None
-        if lost is not None:
-            lost(exc)
+        try:
+            self._ws.connection_lost(exc)
+        finally:
+            if lost is not None:
+                lost(exc)
 
 
 def _unwatch_closed(transport: Any, fd: int) -> None:
@@ -277,7 +279,12 @@ class Admission:
     """
 
     def __init__(
-        self, peer: Peer, *, dialer: Dialer | None = None, listener: Listener | None = None
+        self,
+        peer: Peer,
+        *,
+        dialer: Dialer | None = None,
+        listener: Listener | None = None,
+        host: str | None = None,
     ) -> None:
         self._peer = peer
         self._handshake: Handshake | None = None
@@ -285,7 +292,7 @@ class Admission:
         self._roles_version = 0
         self.dialer = dialer
         self.listener = listener
-        self.host = ""  # of the remote end; empty for a Unix socket
+        self.host = host or ""  # of the remote end; empty for a Unix socket
         # False while a dialler's TCP connection, and TLS where it is spoken, is not there.
         self.found_somebody = False
         self.unit: Unit | None = None
@@ -293,6 +300,8 @@ class Admission:
         self.result: asyncio.Future[Unit] = peer.loop.create_future()
         self._timer = peer.loop.call_later(peer.handshake_timeout, self._out_of_time)
         peer._lobby.enter(self, stranger=dialer is None)
+        if host is not None:
+            peer._lobby.let_in(self, host)
         # What strangers fail at is logged where it happens: nobody may be waiting for the result.
         self.result.add_done_callback(_retrieve)
         self.gate = Gate(
@@ -426,6 +435,7 @@ class Admission:
 
     def lost(self, link: Link) -> None:
         """The link is closed, before or after it became a unit's."""
+        self._peer._lobby.leave(self)
         if not self.result.done():
             reason = f" ({link.close_reason})" if link.close_reason else ""
             error: RoletalkError
@@ -445,6 +455,7 @@ class Admission:
 
     def _lost_early(self, exc: Exception | None) -> None:
         """The transport is gone, and was no WebSocket yet."""
+        self._peer._lobby.leave(self)
         if self.dialer is not None and self.link.state == ConnectionState.CONNECTING:
             # The upgrade failed, and the dialer is about to learn why.
             return
@@ -455,7 +466,7 @@ class Admission:
     # -- endings
 
     def fail(self, error: RoletalkError, *, itself: bool = False) -> None:
-        self._finish_entering()
+        self._finish_entering(lingers=self.gate.transport is not None)
         if not self.result.done():
             self.result.set_exception(error)
             self._peer._admission_failed(self, error)
@@ -492,9 +503,9 @@ class Admission:
         elif self.gate.transport is not None:
             self.gate.transport.abort()
 
-    def _finish_entering(self) -> None:
+    def _finish_entering(self, *, lingers: bool = False) -> None:
         self._timer.cancel()
-        self._peer._lobby.leave(self)
+        self._peer._lobby.leave(self, lingers=lingers)
         if self._handshake is not None:
             self._handshake.close()
 

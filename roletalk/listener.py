@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiofastnet
 
+from .accepting import REMOTE_HOST, ListeningSocket
 from .gate import Admission, Gate
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Listener:
     def __init__(self, peer: Peer, ssl: ssl_module.SSLContext | None, path: str | None) -> None:
         self._peer = peer
         self._ssl = ssl
-        self._server: Any = None
+        self._servers: list[Any] = []
         self._inode: tuple[int, int] | None = None
         self.path = path
         self.certificate = None if ssl is None else server_certificate(ssl)
@@ -36,30 +37,52 @@ class Listener:
         if self._ssl is not None:
             tls = {"ssl": self._ssl, "ssl_handshake_timeout": self._peer.handshake_timeout}
         if self.path is not None:
-            self._server = await aiofastnet.create_unix_server(
-                loop, self._protocol, self.path, backlog=backlog, **tls
+            bound = await aiofastnet.create_unix_server(
+                loop, self._protocol, self.path, start_serving=False, cleanup_socket=False
             )
             found = os.stat(self.path)
             self._inode = (found.st_dev, found.st_ino)
         else:
-            self._server = await aiofastnet.create_server(
-                loop, self._protocol, host, port, backlog=backlog, **tls
+            bound = await aiofastnet.create_server(
+                loop, self._protocol, host, port, start_serving=False
             )
+        try:
+            for sock in bound.sockets:
+                own = ListeningSocket(sock, self._turned_away)
+                try:
+                    server = await aiofastnet.create_server(
+                        loop, self._protocol, sock=own, backlog=backlog, **tls
+                    )
+                except BaseException:
+                    own.close()
+                    raise
+                self._servers.append(server)
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            bound.close()
+
+    def _turned_away(self) -> None:
+        self._peer.count_drop("connections for lack of file descriptors")
 
     def _protocol(self) -> Gate:
-        if self._peer._lobby.full:
+        host = REMOTE_HOST.get()
+        if not self._peer._lobby.has_room(host):
+            self._peer.count_drop("connections beyond those that may be without authentication")
             # The server closes the socket, and says nothing of it outside asyncio's debug mode.
             raise ConnectionRefusedError("too many connections that have not authenticated")
-        return Admission(self._peer, listener=self).gate
+        return Admission(self._peer, listener=self, host=host).gate
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each listening socket; empty for a Unix socket."""
-        if self._server is None or self.path is not None:
+        if self.path is not None:
             return ()
         return tuple(
             sock.getsockname()[:2]
-            for sock in self._server.sockets
+            for server in self._servers
+            for sock in server.sockets
             if sock.family in (socket.AF_INET, socket.AF_INET6)
         )
 
@@ -81,11 +104,15 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening; connections that were accepted live on. May be called twice."""
-        server, self._server = self._server, None
-        if server is None:
+        if not self._servers:
             return
-        server.close()
         self._peer._listeners.discard(self)
+        self._stop()
+
+    def _stop(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
         if self.path is not None:
             # Only our own socket is removed, not that of one who took the path over.
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Connections whose handshake is under way (docs/protocol.md, section 8)."""
+"""Connections whose handshake is under way, or was refused (docs/protocol.md, section 8)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Lobby:
 
     def __init__(self) -> None:
         self._admissions: set[Admission] = set()
-        # Of a stranger whose TLS handshake is not done nobody knows the address.
+        # None: the event loop does not say whom it has accepted before a TLS handshake is done.
         self._strangers: dict[Admission, str | None] = {}
         self._by_host: Counter[str] = Counter()
 
@@ -26,6 +26,12 @@ class Lobby:
     def full(self) -> bool:
         """Whether no further stranger may come."""
         return len(self._strangers) >= MAX_STRANGERS
+
+    def has_room(self, host: str | None) -> bool:
+        """Whether a further stranger may come from `host`; empty for a Unix socket, None: unknown."""
+        if host is None or host in ("", "::1") or host.startswith("127."):
+            return not self.full
+        return not self.full and self._by_host[host] < MAX_STRANGERS_PER_ADDRESS
 
     def enter(self, admission: Admission, *, stranger: bool) -> None:
         """A handshake begins; a stranger counts from the moment that its socket is accepted."""
@@ -35,6 +41,8 @@ class Lobby:
 
     def let_in(self, admission: Admission, host: str) -> bool:
         """Whether a stranger may stay whose address is known now: `host`, empty for a Unix socket."""
+        if self._strangers.get(admission) is not None:
+            return True
         local = host in ("", "::1") or host.startswith("127.")
         if not local and self._by_host[host] >= MAX_STRANGERS_PER_ADDRESS:
             return False
@@ -42,9 +50,14 @@ class Lobby:
         self._by_host[host] += 1
         return True
 
-    def leave(self, admission: Admission) -> None:
-        """Its handshake is over, one way or the other; more than one call does no harm."""
+    def leave(self, admission: Admission, *, lingers: bool = False) -> None:
+        """Its handshake is over, one way or the other; more than one call does no harm.
+
+        A stranger that `lingers`, refused but with its socket open, counts until it leaves for good.
+        """
         self._admissions.discard(admission)
+        if lingers:
+            return
         host = self._strangers.pop(admission, None)
         if host is not None:
             self._by_host[host] -= 1
