@@ -16,6 +16,16 @@ cdef class WriteBuffer:
     cdef void release(self) noexcept                  # size = 0, memory given back
 
 
+cdef class Account:
+    """What a peer keeps of what it received, in bytes, and how much that may be."""
+
+    cdef:
+        readonly Py_ssize_t kept       # parts of messages, and payload that running async handlers keep
+        readonly Py_ssize_t max_kept
+        readonly Py_ssize_t strangers  # parts of messages from those that have not authenticated
+        readonly Py_ssize_t windows    # what stream windows beyond the smallest may still take
+
+
 cdef class ReadSpace:
     """Memory that a transport reads into, for one connection after the other."""
 

@@ -1,6 +1,8 @@
 from typing_extensions import disjoint_base
 
-__all__ = ["ReadSpace", "WriteBuffer"]
+__all__ = ["MAX_STRANGERS_BYTES", "Account", "ReadSpace", "WriteBuffer"]
+
+MAX_STRANGERS_BYTES: int
 
 @disjoint_base
 class WriteBuffer:
@@ -18,3 +20,15 @@ class ReadSpace:
     def __init__(self, size: int = 262144) -> None: ...
     @property
     def size(self) -> int: ...
+
+@disjoint_base
+class Account:
+    def __init__(self, max_kept: int = 134217728) -> None: ...
+    @property
+    def kept(self) -> int: ...
+    @property
+    def max_kept(self) -> int: ...
+    @property
+    def strangers(self) -> int: ...
+    @property
+    def windows(self) -> int: ...

@@ -4,7 +4,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.string cimport memcpy, memmove, memset
 
-__all__ = ["ReadSpace", "WriteBuffer"]
+__all__ = ["MAX_STRANGERS_BYTES", "Account", "ReadSpace", "WriteBuffer"]
+
+MAX_STRANGERS_BYTES = 32 << 20      # parts of messages, of all of them together
 
 cdef extern from *:
     const Py_ssize_t PY_SSIZE_T_MAX
@@ -100,6 +102,11 @@ cdef class WriteBuffer:
             self.release()
         else:
             self.clear()
+
+
+cdef class Account:
+    def __cinit__(self, Py_ssize_t max_kept=128 << 20):
+        self.max_kept = self.windows = max_kept
 
 
 cdef class ReadSpace:

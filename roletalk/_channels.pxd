@@ -1,5 +1,6 @@
 from libc.stdint cimport uint8_t, uint64_t
 
+from ._buffer cimport Account
 from ._calls cimport Waiter
 from ._context cimport Context, Responder
 from ._debug cimport Token
@@ -25,6 +26,7 @@ cdef class UnitStreams:
         readonly Py_ssize_t open       # asked for, opening or open, or ended with bytes unread
         Py_ssize_t limit
         Py_ssize_t window              # bytes of one stream, at most
+        Account account                # of the peer
         readonly Py_ssize_t spare      # bytes that windows beyond the smallest may still take together
         readonly Py_ssize_t first_credit  # bytes that either end may send before the first quota
         readonly bint is_exact         # never sends beyond its credit: a peer of ours

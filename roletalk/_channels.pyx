@@ -18,6 +18,7 @@ from ._debug cimport COUNT_STREAM, DEBUG, token
 from ._frame cimport OPEN
 from ._wire cimport CORRELATION_BITS, FLAG_ERROR, FLAG_QUOTA, MSG_STREAM_DATA
 
+from ._text import printable
 from .errors import Reject, StreamError
 
 # Go's own channel numbers, which our ends have to take over, are small and count up.
@@ -45,6 +46,7 @@ cdef class UnitStreams:
         self.limit = peer.max_streams
         self.window = peer.stream_window
         self.spare = peer.stream_buffer
+        self.account = peer.account
         self.first_credit = FIRST_WINDOW
         self._next_number = 1
 
@@ -75,14 +77,17 @@ cdef class UnitStreams:
         return self.widen(self.first_credit, MASKED_WINDOW if is_masked else PLAIN_WINDOW)
 
     cdef Py_ssize_t widen(self, Py_ssize_t window, Py_ssize_t wanted) noexcept:
-        cdef Py_ssize_t extra = min(min(wanted, self.window) - window, self.spare // WINDOW_SHARE)
+        cdef Py_ssize_t extra = min(
+            min(wanted, self.window) - window, min(self.spare, self.account.windows) // WINDOW_SHARE)
         if extra <= 0:
             return window
         self.spare -= extra
+        self.account.windows -= extra
         return window + extra
 
     cdef void return_window(self, Py_ssize_t window) noexcept:
         self.spare += window - self.first_credit
+        self.account.windows += window - self.first_credit
 
 
 cdef class Channels:
@@ -272,7 +277,7 @@ cdef class Stream:
 
     def _cancel_handler(self):
         if self.task is not None and not self.is_told:
-            self.task.cancel(self.error_text)
+            self.task.cancel(printable(self.error_text))
 
     cdef int abort_with(self, str text) except -1:
         """Our own side gives it up."""

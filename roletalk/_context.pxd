@@ -8,6 +8,8 @@ cdef class Responder:
     """Who a context came from and who takes its answer: the base of a unit."""
 
     cdef int check_here(self) except -1
+    # A line that the remote peer can cause; with `error` its traceback follows.
+    cdef int log(self, int level, str text, tuple args, object error) except -1
     # `connection`: the one that the request came in on, preferred for the answer.
     cdef int answer(self, RequestContext context, uint8_t kind, object value) except -1
 

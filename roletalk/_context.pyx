@@ -8,6 +8,7 @@ from ._payload cimport decode
 from ._debug cimport COUNT_CONTEXT, DEBUG, token
 from ._wire cimport DATA_BINARY, DATA_OBJECT, MSG_REJECT, MSG_RESOLVE
 
+from ._text import printable, quoted
 from ._wire import DataType
 from .errors import BadPayload
 
@@ -17,6 +18,9 @@ cdef tuple _DATA_TYPES = tuple(DataType)
 cdef class Responder:
     cdef int check_here(self) except -1:
         return 0
+
+    cdef int log(self, int level, str text, tuple args, object error) except -1:
+        raise AssertionError("overridden by whoever has a log")
 
     cdef int answer(self, RequestContext context, uint8_t kind, object value) except -1:
         raise AssertionError("overridden by whoever takes answers")
@@ -84,10 +88,10 @@ cdef class Context:
         except (msgspec.DecodeError, RecursionError, ValueError) as exc:
             if isinstance(exc, BadPayload):
                 raise
-            raise BadPayload(f"the payload does not fit: {str(exc)[:200]}") from exc
+            raise BadPayload(f"the payload does not fit: {printable(str(exc))}") from None
 
     def __repr__(self):
-        return (f"<{type(self).__name__} {self.kind} role={self.role!r} event={self.event!r} "
+        return (f"<{type(self).__name__} {self.kind} role={quoted(self.role)} event={quoted(self.event)} "
                 f"datatype={self.datatype!r} size={len(self.raw)}>")
 
 

@@ -17,6 +17,7 @@ from ._wire cimport MSG_OPEN_READABLE, MSG_OPEN_WRITABLE
 from ._writable cimport WritableStream
 
 from ._dispatch import encode_name
+from ._text import quoted
 from .errors import NoUnitsError, UnitClosedError, WouldBlock
 
 cdef enum:
@@ -85,9 +86,9 @@ cdef class DestinationCore:
             raise TypeError(f"unit must be a Unit of the same peer, not {type(unit).__name__}")
         link = (<UnitCore>unit).pick_calm_link() if for_stream else (<UnitCore>unit).pick_link()
         if link is None:
-            raise UnitClosedError(f"unit {unit.name or unit.id!r} is not connected any more")
+            raise UnitClosedError(f"unit {quoted(unit.name or unit.id)} is not connected any more")
         if self.name not in unit.roles:
-            raise NoUnitsError(f"unit {unit.name or unit.id!r} does not serve role {self.name!r}")
+            raise NoUnitsError(f"unit {quoted(unit.name or unit.id)} does not serve role {self.name!r}")
         return link
 
     # ---- requests ------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy
 
+from ._text import quoted
+
 from ._wire cimport (MAX_NAME_BYTES, MSG_MESSAGE, MSG_OPEN_READABLE, MSG_OPEN_WRITABLE,
                      MSG_REQUEST)
 
@@ -124,12 +126,8 @@ cdef class HandlerTable:
             # The name is the caller's own: it is neither echoed nor kept.
             return "the role is not registered"
         if not (<RoleCore>role)._active:
-            return f"the role {_quoted(role.name)} is not active"
-        return f"the event is not handled by the role {_quoted(role.name)}"
-
-
-cdef str _quoted(str name):
-    return repr(name if len(name) <= 100 else name[:99] + "…")
+            return f"the role {quoted(role.name)} is not active"
+        return f"the event is not handled by the role {quoted(role.name)}"
 
 
 cdef str event_text(const uint8_t* names, uint16_t role_size, uint16_t event_size):

@@ -2,7 +2,7 @@ from aiofastnet.transport cimport Protocol
 from aiofastnet.utils cimport NoResult
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from ._buffer cimport ReadSpace, WriteBuffer
+from ._buffer cimport Account, ReadSpace, WriteBuffer
 from ._framing cimport FrameHeader
 
 cdef enum:
@@ -36,6 +36,8 @@ cdef class Inbound(Protocol):
 
         # What was read, and the frame that is being handed out.
         ReadSpace _space
+        Account _account
+        Py_ssize_t _kept               # bytes of messages that are not whole, as the account has them
         WriteBuffer _rest              # a frame that is not whole yet, and what follows; or None
         bint _reads_into_rest          # where the last get_buffer() was
         bint _in_batch
@@ -76,6 +78,10 @@ cdef class Inbound(Protocol):
     cdef int batch_ended(self) except -1
     cdef int refuse(self, int code, str reason) except -1
     cdef int over_budget(self) except -1
+    # The account has no room for what this connection keeps.
+    cdef int over_account(self) except -1
+    # Something was raised that nobody had reckoned with.
+    cdef int broke(self, object error) except -1
 
     # The message that is being received: take off what mask it has left in place, or while copying.
     cdef void unmask(self) noexcept
@@ -87,6 +93,7 @@ cdef class Inbound(Protocol):
     cdef int stop_reading(self) except -1
 
     cdef NoResult get_buffer_c(self, Py_ssize_t hint, char** buf, Py_ssize_t* buf_len) except NoResult.EXC
+    cdef int _keep(self) except -1
     cdef int _received(self, Py_ssize_t fresh) except -1
     cdef bint _frames(self, char* data, Py_ssize_t size) except -1
     cdef int _take_frames(self, char* data, Py_ssize_t size) except -1

@@ -2,7 +2,7 @@ import asyncio
 
 from typing_extensions import disjoint_base
 
-from ._buffer import ReadSpace
+from ._buffer import Account, ReadSpace
 
 @disjoint_base
 class FrameLimits:
@@ -30,6 +30,7 @@ class Inbound:
         *,
         is_client: bool,
         space: ReadSpace | None = None,
+        account: Account | None = None,
     ) -> None: ...
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...

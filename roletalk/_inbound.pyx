@@ -13,12 +13,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.string cimport memcpy
 
+from ._buffer import MAX_STRANGERS_BYTES
+
 from ._debug cimport now
 from ._framing cimport (
     HEADER_PARTIAL, HEADER_WHOLE, OPCODE_BINARY, OPCODE_CLOSE, OPCODE_CONTINUATION, OPCODE_TEXT,
     VIOLATIONS, HeaderState, mask_after, mask_copy, parse_header,
 )
-from ._wire cimport (CLOSE_INTERNAL_ERROR, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG,
+from ._wire cimport (CLOSE_INTERNAL_ERROR, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG, CLOSE_TRY_AGAIN_LATER,
                      CLOSE_WRONG_MESSAGE_TYPE)
 
 _log = logging.getLogger("roletalk.connection")
@@ -31,8 +33,14 @@ cdef enum:
     WORTH_A_READ = 8192
     # Where the next frame is likely to be such a one as well: what is read of it before that is known.
     FIRST_READ = 4096
+    # What any connection may keep of messages that are not whole, however much is kept by others.
+    FREE_PART = 65536
+    FREE_STRANGERS_PART = 4096
     # Memory for an unfinished frame that has grown beyond this is not kept for the next one.
     KEPT_REST = 1048576
+
+
+cdef Py_ssize_t MOST_OF_STRANGERS = MAX_STRANGERS_BYTES
 
 
 cdef class FrameLimits:
@@ -48,11 +56,13 @@ cdef class FrameLimits:
 
 
 cdef class Inbound(Protocol):
-    def __init__(self, loop, FrameLimits limits, *, bint is_client, ReadSpace space=None):
+    def __init__(self, loop, FrameLimits limits, *, bint is_client, ReadSpace space=None,
+                 Account account=None):
         self.loop = loop
         self.limits = limits
         self.is_client = is_client
         self._space = ReadSpace() if space is None else space
+        self._account = Account() if account is None else account
         self._budget = -1
 
     # ---- what subclasses do ------------------------------------------------------------------------
@@ -81,6 +91,13 @@ cdef class Inbound(Protocol):
 
     cdef int over_budget(self) except -1:
         return self.refuse(CLOSE_TOO_BIG, "too many bytes")
+
+    cdef int over_account(self) except -1:
+        return self.refuse(CLOSE_TRY_AGAIN_LATER, "too much is being received")
+
+    cdef int broke(self, object error) except -1:
+        _log.error("error while receiving; closing this connection", exc_info=error)
+        return 0
 
     # ---- what the transport calls ------------------------------------------------------------------
 
@@ -145,6 +162,9 @@ cdef class Inbound(Protocol):
         return 0
 
     cdef int lift_budget(self) except -1:
+        if self._budget >= 0:
+            self._account.strangers -= self._kept
+            self._account.kept += self._kept
         self._budget = -1
         return 0
 
@@ -153,6 +173,7 @@ cdef class Inbound(Protocol):
         self._rest = self._assembly = None
         if not self._in_batch:
             self._body = None
+            self._keep()
         return 0
 
     cdef int _received(self, Py_ssize_t fresh) except -1:
@@ -203,7 +224,35 @@ cdef class Inbound(Protocol):
         elif self._parsed < size:
             self._rest = WriteBuffer()
             memcpy(self._rest.append(size - self._parsed), data + self._parsed, size - self._parsed)
+        if (self._kept > 0 or self._rest is not None or self._body is not None
+                or self._assembly is not None):
+            self._keep()
         return self.batch_ended()
+
+    cdef int _keep(self) except -1:
+        """Have the account know what is kept of messages that are not whole; end where it is too much."""
+        cdef Account account = self._account
+        cdef Py_ssize_t kept = 0
+        cdef bint is_too_much
+        if self._rest is not None:
+            kept += self._rest.size
+        if self._assembly is not None:
+            kept += self._assembly.size
+        if self._body is not None:
+            kept += PyBytes_GET_SIZE(self._body)
+        if self._budget >= 0:
+            account.strangers += kept - self._kept
+            is_too_much = kept > FREE_STRANGERS_PART and account.strangers > MOST_OF_STRANGERS
+        else:
+            account.kept += kept - self._kept
+            is_too_much = kept > FREE_PART and account.kept > account.max_kept
+        self._kept = kept
+        if is_too_much and not self._is_deaf:
+            self._is_deaf = True
+            self._rest = self._assembly = self._body = None
+            self._keep()
+            return self.over_account()
+        return 0
 
     cdef bint _frames(self, char* data, Py_ssize_t size) except -1:
         """Take the frames out of `data`; returns whether there may be more, because one went wrong."""
@@ -211,8 +260,8 @@ cdef class Inbound(Protocol):
             self._take_frames(data, size)
         except (KeyboardInterrupt, SystemExit) as exc:
             self.loop.call_soon(_raise, exc)
-        except BaseException:
-            _log.exception("error while receiving; closing this connection")
+        except BaseException as exc:
+            self.broke(exc)
             self.refuse(CLOSE_INTERNAL_ERROR, "internal error")
         else:
             return False

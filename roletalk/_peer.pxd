@@ -1,6 +1,6 @@
 from libc.stdint cimport uint64_t
 
-from ._buffer cimport ReadSpace
+from ._buffer cimport Account, ReadSpace
 from ._calls cimport CallTable, Home
 from ._dispatch cimport HandlerTable
 from ._inbound cimport FrameLimits
@@ -33,6 +33,8 @@ cdef class PeerCore:
         readonly FrameLimits limits
         readonly HandlerTable table
         readonly ReadSpace read_space  # of all connections
+        readonly Account account       # of what is kept
+        readonly object remote_log     # for lines that remote peers can cause
         readonly dict drops            # reason -> count
         public object request_timeout  # s, or None
         public bint expose_errors

@@ -4,11 +4,12 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
-from ._buffer import ReadSpace
+from ._buffer import Account, ReadSpace
 from ._calls import CallTable
 from ._dispatch import HandlerTable
 from ._frame import Connection
 from ._inbound import FrameLimits
+from .remote_log import RemoteLog
 
 def clock() -> float: ...
 
@@ -36,6 +37,8 @@ class PeerCore:
         max_streams: int,
         stream_window: int,
         stream_buffer: int,
+        max_received_bytes: int,
+        remote_log: RemoteLog,
     ) -> None: ...
     # None until bind(), after which everybody who uses it comes.
     @property
@@ -46,6 +49,10 @@ class PeerCore:
     def limits(self) -> FrameLimits: ...
     @property
     def read_space(self) -> ReadSpace: ...
+    @property
+    def account(self) -> Account: ...
+    @property
+    def remote_log(self) -> RemoteLog: ...
     @property
     def table(self) -> HandlerTable: ...
     @property

@@ -8,7 +8,7 @@ import sys
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.string cimport memset
 
-from ._buffer cimport ReadSpace
+from ._buffer cimport Account, ReadSpace
 from ._calls cimport CallTable, Home
 from ._debug cimport now
 from ._frame cimport Connection
@@ -46,10 +46,13 @@ def clock():
 cdef class PeerCore:
     def __init__(self, FrameLimits limits, *, request_timeout, bint expose_errors, Py_ssize_t max_handlers,
                  Py_ssize_t max_handler_bytes, Py_ssize_t max_pending, double slow_handler,
-                 Py_ssize_t max_streams, Py_ssize_t stream_window, Py_ssize_t stream_buffer):
+                 Py_ssize_t max_streams, Py_ssize_t stream_window, Py_ssize_t stream_buffer,
+                 Py_ssize_t max_received_bytes, remote_log):
         self.limits = limits
         self.table = HandlerTable()
         self.read_space = ReadSpace()
+        self.account = Account(max_received_bytes)
+        self.remote_log = remote_log
         self.drops = {}
         self.request_timeout = request_timeout
         self.expose_errors = expose_errors

@@ -51,6 +51,7 @@ cdef class UnitCore(Responder):
     cdef int _failed(self, Handler handler, Context context, object error) except -1
     cdef int _returned(self, Handler handler, Context context, object value) except -1
     cdef int _spawn(self, Handler handler, Context context, object coroutine) except -1
+    cdef bint _is_too_much(self, Link link) except -1
     cdef int _leave(self, Context context, object task) except -1
     cdef int _answer_stream(self, StreamContext context, uint8_t kind, object value) except -1
     cdef int _stream_done(self, StreamContext context, str failure) except -1

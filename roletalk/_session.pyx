@@ -1,7 +1,7 @@
 """What one unit has in flight: its connections, dispatch, answers, and the handlers that run for it."""
 
 import asyncio
-import logging
+from logging import DEBUG, ERROR, INFO
 
 import msgspec
 
@@ -25,17 +25,18 @@ from ._pyapi cimport (PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, Py
                       is_awaitable)
 from ._steps cimport Steps, new_steps
 from ._task cimport CAN_BE_CURRENT, blame, name_of, new_task
-from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_WRONG_CORRELATION, CLOSE_WRONG_MESSAGE_TYPE,
+from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_POLICY_VIOLATION, CLOSE_WRONG_CORRELATION,
+                     CLOSE_WRONG_MESSAGE_TYPE,
                      DATA_OBJECT, DATA_STRING, FLAG_CHUNK, MSG_MESSAGE, MSG_OPEN_READABLE,
                      MSG_OPEN_WRITABLE, MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES,
                      MSG_STREAM_DATA, MSG_STREAM_REJECT, MSG_STREAM_RESOLVE)
 
+from ._text import printable
 from .errors import BadPayload, ProtocolError, Reject, RemoteError, StreamError
-
-_log = logging.getLogger("roletalk")
 
 cdef enum:
     REJECT_TEXT = 4096                 # characters of a remote reject that are kept
+    SMALL_ANSWER = 256                 # bytes; what says that a larger one is not sent is no longer
 
 
 class _WrappedReject(msgspec.Struct):
@@ -54,7 +55,8 @@ cdef FrameLimits _STRANGER_LIMITS = FrameLimits(max_message_size=65536)
 
 cdef class Link(Connection):
     def __init__(self, PeerCore peer, owner, *, bint is_client):
-        Connection.__init__(self, peer.loop, _STRANGER_LIMITS, is_client=is_client, space=peer.read_space)
+        Connection.__init__(self, peer.loop, _STRANGER_LIMITS, is_client=is_client, space=peer.read_space,
+                            account=peer.account)
         self.peer = peer
         self.owner = owner
 
@@ -82,6 +84,18 @@ cdef class Link(Connection):
 
     cdef int over_budget(self) except -1:
         self.owner.too_much()
+        return 0
+
+    cdef int over_account(self) except -1:
+        self.peer.drop("connections closed because too much was being received")
+        if self.unit is None:
+            return self.over_budget()
+        return Connection.over_account(self)
+
+    cdef int broke(self, object error) except -1:
+        about = self.unit.id if self.unit is not None else self.owner.whom
+        self.peer.remote_log.log(
+            ERROR, about, "error while receiving; closing this connection", error=error)
         return 0
 
     cdef Py_ssize_t body_offset(self, const uint8_t* head) except -1:
@@ -112,7 +126,7 @@ cdef class Link(Connection):
         """Nothing more can be sent: streams live and die with their connection."""
         if self.channels is None:
             return 0
-        text = self.close_reason or "the connection was lost"
+        text = printable(self.close_reason) or "the connection was lost"
         self.channels.fail_all(text, len(self.unit._links) > 1)
         asked, self._asked = self._asked, set()
         for context in asked:
@@ -211,7 +225,8 @@ cdef class Link(Connection):
             if is_request:
                 return self._refuse(envelope, "too many answers are unread")
             return peer.drop("messages of a unit that does not read what it asked for")
-        if len(self.unit.tasks) >= peer.max_handlers or self.unit.handling > peer.max_handler_bytes:
+        if (len(self.unit.tasks) >= peer.max_handlers or self.unit.handling > peer.max_handler_bytes
+                or peer.account.kept > peer.account.max_kept):
             if is_request:
                 return self._refuse(envelope, "too many requests at once")
             return peer.drop("messages while too many handlers run for their unit")
@@ -426,17 +441,26 @@ cdef class UnitCore(Responder):
     def send_control(self, bytes message):
         """Queue a message of section 5 (roles or acquaint) that the caller encoded, whole.
 
-        These are few and small, and are not held back by the high-water mark.  Returns whether there
-        was a connection to write it to.
+        These are few and small, and are not held back by the high-water mark; a unit that takes none of
+        what is unsent loses the connection.  Returns whether there was one to write to.
         """
         cdef Link link = self.pick_link()
         if link is None:
+            return False
+        if link.unsent() > self.peer.limits.max_unsent:
+            self.peer.drop("connections closed because the unit took nothing")
+            link.close(CLOSE_POLICY_VIOLATION, "too much is unread")
+            link.abort()
             return False
         link.send_message(message)
         return True
 
     cdef int check_here(self) except -1:
         return self.peer.check_here()
+
+    cdef int log(self, int level, str text, tuple args, object error) except -1:
+        self.peer.remote_log.log(level, self.id, text, *args, error=error)
+        return 0
 
     # ---- handlers ------------------------------------------------------------------------------------
 
@@ -487,6 +511,7 @@ cdef class UnitCore(Responder):
             if (<StreamContext>context).stream is not None:
                 (<StreamContext>context).stream.task = task
         self.handling += PyBytes_GET_SIZE(context.raw)
+        self.peer.account.kept += PyBytes_GET_SIZE(context.raw)
         self.tasks.add(task)
         return 0
 
@@ -497,6 +522,7 @@ cdef class UnitCore(Responder):
         if isinstance(context, StreamContext):
             (<StreamContext>context).task = None
         self.handling -= PyBytes_GET_SIZE(context.raw)
+        self.peer.account.kept -= PyBytes_GET_SIZE(context.raw)
         self.tasks.discard(task)
         return 0
 
@@ -522,9 +548,9 @@ cdef class UnitCore(Responder):
             return 0
         try:
             (<RequestContext>context).finish(MSG_RESOLVE, value)
-        except (TypeError, ValueError):
-            _log.exception("the reply of handler %s to event %r cannot be encoded",
-                           name_of(handler.function), context.event)
+        except (TypeError, ValueError) as error:
+            self.log(ERROR, "the reply of handler %s to event '%s' cannot be encoded",
+                     (name_of(handler.function), context.event), error)
             (<RequestContext>context).finish(MSG_REJECT, "internal error")
         return 0
 
@@ -536,14 +562,15 @@ cdef class UnitCore(Responder):
                 if isinstance(error, BadPayload):
                     self.peer.drop("messages with a payload that does not decode")
                 else:
-                    _log.info("handler %s turned a message down: %.200r", name_of(handler.function), text)
+                    self.log(INFO, "handler %s turned a message down: '%s'",
+                             (name_of(handler.function), text), None)
                 return 0
         elif isinstance(error, StreamError) and _has_lost_stream(context):
-            _log.debug("the stream of handler %s is over: %s", name_of(handler.function), error)
+            self.log(DEBUG, "the stream of handler %s is over: %s", (name_of(handler.function), error), None)
             text = "internal error"
         else:
-            _log.error("error in handler %s of role %r, event %.200r",
-                       name_of(handler.function), handler.role.name, context.event, exc_info=error)
+            self.log(ERROR, "error in handler %s of role '%s', event '%s'",
+                     (name_of(handler.function), handler.role.name, context.event), error)
             text = "internal error"
             if self.peer.expose_errors:
                 text = exposed(error)
@@ -573,6 +600,9 @@ cdef class UnitCore(Responder):
             link = self.pick_link()
             if link is None:
                 return self.peer.drop("replies to units that are gone")
+        if link._reading_paused and size > SMALL_ANSWER and self._is_too_much(link):
+            self.peer.drop("replies to units that do not read them")
+            return self.answer(context, MSG_REJECT, "too many answers are unread")
         write_answer(link.begin(size), kind, context.correlation, context.correlation_size, &payload)
         link.end()
         if kind == MSG_RESOLVE:
@@ -580,6 +610,10 @@ cdef class UnitCore(Responder):
         else:
             self.peer.counters.rejects_sent += 1
         return 0
+
+    cdef bint _is_too_much(self, Link link) except -1:
+        """Whether what is unsent is more than handlers may have asked for when reading stopped."""
+        return link.unsent() > self.peer.limits.max_unsent + self.peer.max_handler_bytes
 
     # ---- streams that handlers serve ------------------------------------------------------------------
 
@@ -607,6 +641,8 @@ cdef class UnitCore(Responder):
         size = stream_answer_size(numbers, &payload)
         if size > self.peer.limits.max_message_size:
             raise ValueError(f"the reply takes {size} bytes, over max_message_size")
+        if accepts and link._reading_paused and size > SMALL_ANSWER and self._is_too_much(link):
+            raise StreamError("the unit that asked for the stream does not read what it asked for")
         write_stream_answer(link.begin(size), MSG_STREAM_RESOLVE if accepts else MSG_STREAM_REJECT,
                             numbers, context.correlation, number, &payload)
         link.end()

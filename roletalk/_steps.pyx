@@ -7,12 +7,10 @@ which does what the task would do: it times each step, and takes the handler's r
 
 import asyncio
 import collections.abc
-import logging
+from logging import ERROR
 
 from ._debug cimport coarse_now
 from ._task cimport blame, name_of
-
-_log = logging.getLogger("roletalk")
 
 
 cdef class Steps:
@@ -63,8 +61,9 @@ cdef class Steps:
                 self.context.unit.handler_returned(self.handler, self.context, value, task)
             else:
                 self.context.unit.handler_failed(self.handler, self.context, error, task)
-        except Exception:
-            _log.exception("error while answering for handler %s", name_of(self.handler.function))
+        except Exception as exc:
+            self.context.unit.log(
+                ERROR, "error while answering for handler %s", (name_of(self.handler.function),), exc)
         if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, SystemExit)):
             raise error
         return 0

@@ -10,7 +10,7 @@ Each step is timed: a remote peer that hears nothing for a few seconds closes it
 import asyncio
 import asyncio.base_tasks
 import inspect
-import logging
+from logging import ERROR, WARNING
 
 from cpython.object cimport PyObject
 cimport cython
@@ -23,7 +23,6 @@ from ._pyapi cimport (
     raise_what_is_set, release,
 )
 
-_log = logging.getLogger("roletalk")
 
 cdef str _NAME = "roletalk handler"
 cdef tuple _STATES = ("PENDING", "FINISHED", "CANCELLED")
@@ -234,8 +233,9 @@ cdef class HandlerTask:
             state = CANCELLED
         try:
             self.context.unit.handler_returned(self.handler, self.context, value, self._if_known())
-        except Exception:
-            _log.exception("error while answering for handler %s", name_of(self.handler.function))
+        except Exception as exc:
+            self.context.unit.log(
+                ERROR, "error while answering for handler %s", (name_of(self.handler.function),), exc)
         finally:
             self._end(state, value if state == FINISHED else None)
         return 0
@@ -244,8 +244,9 @@ cdef class HandlerTask:
         self.has_failed = True
         try:
             self.context.unit.handler_failed(self.handler, self.context, error, self._if_known())
-        except Exception:
-            _log.exception("error while answering for handler %s", name_of(self.handler.function))
+        except Exception as exc:
+            self.context.unit.log(
+                ERROR, "error while answering for handler %s", (name_of(self.handler.function),), exc)
         finally:
             self._end(CANCELLED if isinstance(error, _CancelledError) else FINISHED, error)
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -532,11 +533,11 @@ cdef HandlerTask new_task(object loop, object coroutine, object variables, Handl
 
 
 cdef int blame(Handler handler, Context context, double seconds) except -1:
-    _log.warning(
-        "handler %s of role %r, event %.200r held the event loop for %.2f s: remote peers that hear "
+    return context.unit.log(
+        WARNING,
+        "handler %s of role '%s', event '%s' held the event loop for %.2f s: remote peers that hear "
         "nothing for that long may close their connections",
-        name_of(handler.function), handler.role.name, context.event, seconds)
-    return 0
+        (name_of(handler.function), handler.role.name, context.event, seconds), None)
 
 
 cdef str name_of(object function):

@@ -1,6 +1,6 @@
 """The writing end of a stream."""
 
-import logging
+from logging import WARNING
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
@@ -12,9 +12,6 @@ from ._codec cimport saturated_number
 from ._wire cimport FLAG_CHUNK, FLAG_ERROR, FLAG_FINISH, FLAG_QUOTA, MAX_WIRE_NUMBER
 
 from .errors import StreamError
-
-_log = logging.getLogger("roletalk")
-
 
 cdef class WritableStream(Stream):
     """The end of a stream that is written to (docs/protocol.md, section 7).
@@ -137,7 +134,9 @@ cdef class WritableStream(Stream):
         if self.state != STREAM_OPEN:
             return 0
         if self.is_awaited():
-            _log.warning("a handler returned before its stream had written everything: await write()")
+            self.unit.log(
+                WARNING, "a handler returned before its stream had written everything: await write()",
+                (), None)
             return self.abort_with("a write was not awaited")
         return self._finish_now()
 

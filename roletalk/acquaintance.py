@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -18,8 +18,6 @@ from .errors import ProtocolError, RoletalkError
 if TYPE_CHECKING:
     from .peer import Peer
     from .unit import Unit
-
-_log = logging.getLogger("roletalk")
 
 MAX_DIALS: Final = 4  # introduced addresses dialled at once
 MAX_WAITING: Final = 64  # that wait for their turn
@@ -34,13 +32,19 @@ class _Acquaint(msgspec.Struct):
     roles: Annotated[list[str], msgspec.Meta(max_length=65_536)]
 
 
+class _Introduced(NamedTuple):
+    id: str
+    address: Address
+    by: str
+
+
 class Acquaintances:
     """What a peer tells its units of each other, and what it makes of being told."""
 
     def __init__(self, peer: Peer, filter: Callable[[Unit, str], bool] | None) -> None:
         self._peer = peer
         self._filter = filter
-        self._waiting: deque[tuple[str, Address]] = deque()
+        self._waiting: deque[_Introduced] = deque()
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._kept: set[Dialer] = set()
         # By host and port: neither a path nor a query makes another peer of one that did not answer.
@@ -81,8 +85,12 @@ class Acquaintances:
         try:
             address = introduced(told.address)
         except ValueError as exc:
-            _log.info(
-                "unit %.100r introduced an address that is never dialled: %s", introducer.id, exc
+            self._peer.remote_log.log(
+                logging.INFO,
+                introducer.id,
+                "unit %s introduced an address that is never dialled: %s",
+                introducer.id,
+                exc,
             )
             self._peer.count_drop("acquaintances refused")
             return
@@ -90,7 +98,7 @@ class Acquaintances:
             self._peer.count_drop("acquaintances refused")
             return
         place = address.place
-        if place in self._dialling or any(place == each.place for _, each in self._waiting):
+        if place in self._dialling or any(place == each.address.place for each in self._waiting):
             return
         self._kept = {dialer for dialer in self._kept if dialer.alive}
         if any(dialer.address.place == place for dialer in self._peer._dialers):
@@ -102,7 +110,7 @@ class Acquaintances:
         ):
             self._peer.count_drop("acquaintances refused")
             return
-        self._waiting.append((told.id, address))
+        self._waiting.append(_Introduced(told.id, address, introducer.id))
         self._dial_next()
 
     def _wanted(self, told: _Acquaint) -> bool:
@@ -115,8 +123,10 @@ class Acquaintances:
         if self._filter is not None:
             try:
                 return bool(self._filter(introducer, address.url))
-            except Exception:
-                _log.exception("error in acquaint_filter")
+            except Exception as exc:
+                self._peer.remote_log.log(
+                    logging.ERROR, introducer.id, "error in acquaint_filter", error=exc
+                )
                 return False
         hosts = {link.owner.host for link in introducer.connections if link.owner is not None}
         hosts.update(dialer.address.host for dialer in introducer._dialers)
@@ -124,12 +134,12 @@ class Acquaintances:
 
     def _dial_next(self) -> None:
         while self._waiting and len(self._dialling) < MAX_DIALS and not self._peer.closing:
-            unit_id, address = self._waiting.popleft()
-            if self._peer.unit(unit_id) is None:
-                task = self._peer.loop.create_task(self._dial(unit_id, address))
-                self._dialling[address.place] = task
+            told = self._waiting.popleft()
+            if self._peer.unit(told.id) is None:
+                task = self._peer.loop.create_task(self._dial(*told))
+                self._dialling[told.address.place] = task
 
-    async def _dial(self, unit_id: str, address: Address) -> None:
+    async def _dial(self, unit_id: str, address: Address, introducer_id: str) -> None:
         dialer = Dialer(self._peer, address)
         try:
             unit = await dialer.first
@@ -140,9 +150,18 @@ class Acquaintances:
                 dialer.stop()
         except Exception as exc:
             if isinstance(exc, RoletalkError):
-                _log.info("introduced address %s: %s", address.url, exc)
+                self._peer.remote_log.log(
+                    logging.INFO, introducer_id, "introduced address %s: %s", address.url, exc
+                )
             else:
-                _log.exception("unexpected error while dialling %s", address.url)
+                # Nothing that is known to happen.
+                self._peer.remote_log.log(
+                    logging.ERROR,
+                    introducer_id,
+                    "unexpected error while dialling %s",
+                    address.url,
+                    error=exc,
+                )
             if len(self._failed) >= MAX_REMEMBERED:
                 del self._failed[next(iter(self._failed))]
             self._failed[address.place] = self._peer.loop.time() + FORGET_AFTER

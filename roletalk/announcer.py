@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from ._peer import clock
 from ._wire import CloseCode, MessageType
 from .errors import ProtocolError
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from .unit import Unit
 
 MAX_ROLES: Final = 65_536
+
+
+ROLE_CHANGES: Final = 256  # of a unit that take effect at once in a second
 
 
 class _Roles(msgspec.Struct):
@@ -70,3 +75,42 @@ class Announcer:
             return None
         unit._roles_at = told.i
         return frozenset(told.roles)
+
+
+class RoleChanges:
+    """The roles that one unit announces, as they take effect here.
+
+    Each change may call callbacks, and a remote peer announces as often as it likes: beyond
+    `ROLE_CHANGES` in a second only the last change takes effect, when the second is over.
+    """
+
+    def __init__(self, peer: Peer, unit: Unit) -> None:
+        self._peer = peer
+        self._unit = unit
+        self._ends = 0.0  # of the second
+        self._count = 0
+        self._last: frozenset[str] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def take(self, roles: frozenset[str]) -> None:
+        now = clock()
+        if self._timer is None and now >= self._ends:
+            self._ends, self._count = now + 1.0, 0
+        self._count += 1
+        if self._count <= ROLE_CHANGES:
+            self._peer._roles_changed(self._unit, roles)
+            return
+        self._last = roles
+        if self._timer is None:
+            self._timer = self._peer.loop.call_later(self._ends - now, self._late)
+
+    def _late(self) -> None:
+        roles, self._timer = self._last, None
+        if roles is not None:
+            self.take(roles)
+
+    def stop(self) -> None:
+        """The unit is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from ._text import printable, quoted
 from ._wire import CloseCode, MessageType
 from .keys import MAX_KEY_ID_BYTES, MAX_KEYS, Challenges, Key, KeyRing, generate_key
 
@@ -38,7 +39,6 @@ __all__ = [
 ]
 
 MAX_MESSAGE_BYTES: Final = 65_536  # of one handshake message, its type byte included
-MAX_SHOWN_CHARS: Final = 200  # of the remote side's text in an error
 MAX_TAGS: Final = 256
 PROTOCOL_MAJOR: Final = 2
 RT2_VERSION: Final = 2
@@ -151,19 +151,13 @@ def _encode(kind: MessageType, data: object) -> bytes:
     return bytes([kind]) + msgspec.json.encode(data)
 
 
-def _shown(text: str) -> str:
-    """The remote side's text, as it may stand in an error: escaped and short."""
-    shown = repr(text[:MAX_SHOWN_CHARS])
-    return shown if len(shown) <= MAX_SHOWN_CHARS else shown[: MAX_SHOWN_CHARS - 3] + "..."
-
-
 def _remote_error(body: bytes) -> str:
     """The text of a message 0: a JSON string if the sender kept to the protocol."""
     try:
         text = msgspec.json.decode(body, type=str)
     except ValueError:
         text = body.decode(errors="replace")
-    return f"the remote peer refused: {_shown(text)}"
+    return f"the remote peer refused: '{printable(text)}'"
 
 
 def _speaks_our_protocol(meta: object) -> bool:
@@ -507,9 +501,9 @@ class Handshake:
 
     def _verify(self, kid: str, proof: str, expected: bytes | None) -> None:
         if expected is None:
-            raise self._refusal(f"a proof with a key that was not offered: {_shown(kid)}")
+            raise self._refusal(f"a proof with a key that was not offered: {quoted(kid)}")
         if not hmac.compare_digest(proof.encode(), expected):
-            raise self._refusal(f"a wrong proof for the key {_shown(kid)}")
+            raise self._refusal(f"a wrong proof for the key {quoted(kid)}")
         self._key_id = kid
 
     def _bound_proof(self, key: Key, kid: str, side: str) -> bytes:
@@ -555,7 +549,7 @@ class Handshake:
         try:
             return msgspec.convert(raw, shape)
         except msgspec.ValidationError as error:
-            text = f"a malformed handshake message: {error}"
+            text = f"a malformed handshake message: {printable(str(error))}"
             raise self._refusal(text, code, last=last) from None
 
     def _refusal(

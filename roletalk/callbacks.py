@@ -7,9 +7,12 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-_log = logging.getLogger("roletalk")
+if TYPE_CHECKING:
+    from .peer import Peer
+
+MAX_RUNNING: Final = 16_384  # async callbacks of a peer
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,13 +21,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Callbacks(Generic[T]):
     """Functions that are called with the object concerned, in the order they were added.
 
-    They may be sync or async; one that raises is logged and harms nobody.
+    They may be sync or async; one that raises is logged and harms nobody.  While `MAX_RUNNING` async
+    ones of a peer run, further ones are not begun, but counted: remote peers have a say in how often
+    they are called.
     """
 
-    def __init__(self, tasks: set[asyncio.Task[Any]]) -> None:
+    def __init__(self, peer: Peer) -> None:
         self._functions: list[Callable[[T], object]] = []
-        # asyncio keeps only weak references to tasks.
-        self._tasks = tasks
+        self._peer = peer
 
     def add(self, function: F) -> F:
         if not callable(function):
@@ -36,13 +40,35 @@ class Callbacks(Generic[T]):
         for function in tuple(self._functions):
             try:
                 result = function(subject)
-            except Exception:
-                _log.exception("error in callback %r", function)
+            except Exception as error:
+                self._log(subject, function, error)
                 continue
             if inspect.isawaitable(result):
-                task = asyncio.ensure_future(_logged(result, function))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._run(result, subject, function)
+
+    def _run(self, awaitable: Awaitable[object], subject: T, function: object) -> None:
+        # asyncio keeps only weak references to tasks.
+        tasks = self._peer._callback_tasks
+        if len(tasks) >= MAX_RUNNING:
+            if asyncio.iscoroutine(awaitable):
+                awaitable.close()
+            self._peer.count_drop("callbacks while too many of them run")
+            return
+        task = asyncio.ensure_future(self._logged(awaitable, subject, function))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _logged(self, awaitable: Awaitable[object], subject: T, function: object) -> None:
+        try:
+            await awaitable
+        except Exception as error:
+            self._log(subject, function, error)
+
+    def _log(self, subject: T, function: object, error: Exception) -> None:
+        about = getattr(subject, "id", "callbacks")
+        self._peer.remote_log.log(
+            logging.ERROR, about, "error in callback %s", function, error=error
+        )
 
 
 async def within(awaitable: Awaitable[T], timeout: float | None) -> T:
@@ -59,13 +85,6 @@ async def within(awaitable: Awaitable[T], timeout: float | None) -> T:
     if not done:
         raise TimeoutError
     return future.result()
-
-
-async def _logged(awaitable: Awaitable[object], function: object) -> None:
-    try:
-        await awaitable
-    except Exception:
-        _log.exception("error in callback %r", function)
 
 
 class _Closable(Protocol):

@@ -32,9 +32,9 @@ class Destination(DestinationCore):
     def __init__(self, peer: Peer, name: str) -> None:
         super().__init__(peer, name)
         self._ready = asyncio.Event()
-        self._open_callbacks: Callbacks[Destination] = Callbacks(peer._callback_tasks)
-        self._close_callbacks: Callbacks[Destination] = Callbacks(peer._callback_tasks)
-        self._unit_callbacks: Callbacks[Unit] = Callbacks(peer._callback_tasks)
+        self._open_callbacks: Callbacks[Destination] = Callbacks(peer)
+        self._close_callbacks: Callbacks[Destination] = Callbacks(peer)
+        self._unit_callbacks: Callbacks[Unit] = Callbacks(peer)
 
     @property
     def units(self) -> tuple[Unit, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aiofastnet
 
 from ._frame import ConnectionState
+from ._text import printable
 from ._wire import CloseCode
 from .backoff import BackOff
 from .errors import AuthError, ConnectError, ProtocolError, RoletalkError
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from .address import Address
     from .peer import Peer
     from .unit import Unit
-
-_log = logging.getLogger("roletalk")
 
 
 class Dialer:
@@ -61,7 +60,9 @@ class Dialer:
         self.first: asyncio.Future[Unit] = peer.loop.create_future()
         self.first.add_done_callback(lambda done: done.cancelled() or done.exception())
         peer._dialers.add(self)
-        self._task = peer.loop.create_task(self._run(), name=f"roletalk dialer {address.url[:100]}")
+        self._task = peer.loop.create_task(
+            self._run(), name=f"roletalk dialer {printable(address.url)}"
+        )
 
     def stop(self, error: RoletalkError | None = None) -> None:
         """Dial no more; a connection that is open stays.
@@ -117,7 +118,7 @@ class Dialer:
                     delay = self._back_off.failed()
             except Exception as error:
                 # Nothing that is known to happen: the dialer must not die of it in silence.
-                _log.exception("unexpected error while dialling %s", self.address.url)
+                self._log(logging.ERROR, "unexpected error while dialling %s: %s", error)
                 if not self.first.done() and not self._retry:
                     self.first.set_exception(error)
                     break
@@ -145,13 +146,14 @@ class Dialer:
     def _tell(self, error: RoletalkError) -> None:
         """Log why a dial failed; again and again the same is for those who debug."""
         text = str(error)
-        _log.log(
-            logging.DEBUG if text == self._told else logging.INFO,
-            "dialling %s failed: %s",
-            self.address.url,
-            text,
-        )
+        level = logging.DEBUG if text == self._told else logging.INFO
+        self._log(level, "dialling %s failed: %s", error)
         self._told = text
+
+    def _log(self, level: int, text: str, error: Exception) -> None:
+        trace = None if isinstance(error, RoletalkError) else error
+        url = self.address.url
+        self._peer.remote_log.log(level, url, text, url, error, error=trace)
 
     async def _attempt(self) -> Unit:
         """Connect, upgrade, shake hands; all of it within the peer's handshake timeout."""
@@ -209,8 +211,10 @@ class Dialer:
         elif isinstance(cause, OSError):
             error = ConnectError(f"cannot connect to {url}: {cause}")
         else:
-            error = ConnectError(
-                f"no WebSocket at {url}: {str(cause)[:200]} (a peer that speaks TLS needs wss://)"
+            # Not with its cause: what was answered stands in that unescaped.
+            what = printable(str(cause))
+            return ConnectError(
+                f"no WebSocket at {url}: {what} (a peer that speaks TLS needs wss://)"
             )
         error.__cause__ = cause
         return error

@@ -1,4 +1,4 @@
-"""The tree of errors.  This module imports nothing of the package.
+"""The tree of errors.  This module imports nothing of the package but `_text`.
 
 ::
 
@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._text import ERROR_CHARS, printable
+
 if TYPE_CHECKING:
     from .unit import Unit
 
@@ -46,12 +48,16 @@ class RoletalkError(Exception):
     """Base of every error that the library raises for what happens at run time.
 
     `unit`, `role` and `event` say what was being done and with whom, where
-    that is known, and are ``None`` otherwise.
+    that is known, and are ``None`` otherwise.  Whatever text of a remote peer `str` has is escaped, so
+    that it may be logged as it is; it has at most 4,096 characters.
     """
 
     unit: Unit | None = None
     role: str | None = None
     event: str | None = None
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(printable(str(text), ERROR_CHARS))
 
 
 class ConnectError(RoletalkError, ConnectionError):
@@ -79,7 +85,10 @@ class NoUnitsError(RoletalkError):
 
 
 class RemoteError(RoletalkError):
-    """A request or a stream request was rejected; `text` is the unit's reason, never empty."""
+    """A request or a stream request was rejected; `text` is the unit's reason, never empty.
+
+    `text` is as the unit wrote it, cut at 4,096 characters; not escaped, as `str` of the error is.
+    """
 
     def __init__(
         self,

@@ -27,9 +27,12 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # compiled, 
 
 from ._frame import Connection, ConnectionState
 from ._session import Link
+from ._text import printable
 from ._wire import CloseCode
 from .auth import Challenges, Handshake, HandshakeError, ReachedItselfError
 from .errors import AuthError, ConnectError, ProtocolError, RoletalkError
+from .lobby import leaves_descriptors
+from .remote_log import RemoteLog
 from .unit import STREAMS
 
 if TYPE_CHECKING:
@@ -38,11 +41,10 @@ if TYPE_CHECKING:
     from .peer import Peer
     from .unit import Unit
 
-_log = logging.getLogger("roletalk")
-
 # Messages 1, 2 and 3, with two of them at their limit.
 STRANGER_BYTES: Final = (2 * 64 + 16) * 1024
 UPGRADE_BYTES: Final = 16 * 1024  # of an HTTP request or response; picows refuses what is longer
+PICOWS_LINES: Final = 1000  # of its log in a minute
 HEADERS_END: Final = b"\r\n\r\n"
 
 CHALLENGES: Final = Challenges()
@@ -83,21 +85,18 @@ class _QuietLog:
     """
 
     def __init__(self) -> None:
-        self._log = logging.getLogger("roletalk.picows")
+        self._log = RemoteLog(PICOWS_LINES, PICOWS_LINES, logger="roletalk.picows")
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # the name that logging gave it
         return False
 
     def log(self, level: int, text: str, *args: object) -> None:
-        self._log.debug(text, *args)
+        self._log.log(logging.DEBUG, "an upgrade", text, *args)
 
     def debug(self, text: str, *args: object) -> None:
-        self._log.debug(text, *args)
+        self.log(logging.DEBUG, text, *args)
 
-    info = warning = error = debug
-
-    def exception(self, text: str, *args: object) -> None:
-        self._log.debug(text, *args, exc_info=True)
+    info = warning = error = exception = debug
 
 
 _PICOWS_LOG: Final = _QuietLog()
@@ -336,10 +335,16 @@ class Admission:
                 self._certificate = self.listener.certificate
         if self.dialer is not None:
             return True
-        if self._peer.closing or not self._peer._lobby.let_in(self, self.host):
-            self.fail(ConnectError("too many connections that have not authenticated"))
-            return False
-        return True
+        refusal = ""
+        if self._peer.closing:
+            refusal = "this peer is closing"
+        elif not leaves_descriptors(transport.get_extra_info("socket").fileno()):
+            refusal = "too few file descriptors are left"
+        elif not self._peer._lobby.let_in(self, self.host):
+            refusal = "too many connections, or too fast"
+        if refusal:
+            self.fail(ConnectError(self._about(refusal)))
+        return not refusal
 
     def _connected_to_itself(self, transport: Any) -> None:
         """TCP lets a socket connect to itself when the port that nobody listens on becomes its own.
@@ -398,9 +403,13 @@ class Admission:
         if self._handshake.done:
             self._admit(link)
 
+    @property
+    def whom(self) -> str:
+        """The remote end by its address, before it has another name."""
+        return self.dialer.address.url if self.dialer else self.host or "a Unix socket"
+
     def _about(self, text: str) -> str:
-        where = self.dialer.address.url if self.dialer else self.host or "a Unix socket"
-        return f"handshake with {where}: {text}"
+        return f"handshake with {self.whom}: {text}"
 
     def _admit(self, link: Link) -> None:
         assert self._handshake is not None
@@ -437,7 +446,7 @@ class Admission:
         """The link is closed, before or after it became a unit's."""
         self._peer._lobby.leave(self)
         if not self.result.done():
-            reason = f" ({link.close_reason})" if link.close_reason else ""
+            reason = f" ({printable(link.close_reason)})" if link.close_reason else ""
             error: RoletalkError
             if link.close_code == CloseCode.AUTH_REJECTED:
                 error = AuthError(self._about(f"refused by the remote peer{reason}"))

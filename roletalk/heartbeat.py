@@ -47,6 +47,7 @@ class Heartbeat:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._peer.remote_log.tick(end=True)
 
     def _schedule(self, now: float) -> None:
         self._due = now + self._period
@@ -63,6 +64,7 @@ class Heartbeat:
                 self.lag,
             )
         self._schedule(now)
+        self._peer.remote_log.tick()
         for unit in self._peer.units:
             for link in unit.connections:
                 link.check_alive(now, self._interval, self._timeout)

@@ -7,7 +7,7 @@ import os
 import socket
 import ssl as ssl_module
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import aiofastnet
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .peer import Peer
+
+
+ACCEPTS_PER_TURN: Final = 64  # connections taken in before the loop gets its turn
 
 
 class Listener:
@@ -33,6 +36,8 @@ class Listener:
 
     async def _start(self, host: str | None, port: int, backlog: int) -> None:
         loop = asyncio.get_running_loop()
+        # aiofastnet takes in as many at a time as its backlog has; the system's is set below.
+        few = min(backlog, ACCEPTS_PER_TURN)
         tls: dict[str, Any] = {}
         if self._ssl is not None:
             tls = {"ssl": self._ssl, "ssl_handshake_timeout": self._peer.handshake_timeout}
@@ -51,11 +56,12 @@ class Listener:
                 own = ListeningSocket(sock, self._turned_away)
                 try:
                     server = await aiofastnet.create_server(
-                        loop, self._protocol, sock=own, backlog=backlog, **tls
+                        loop, self._protocol, sock=own, backlog=few, **tls
                     )
                 except BaseException:
                     own.close()
                     raise
+                own.listen(backlog)
                 self._servers.append(server)
         except BaseException:
             self._stop()

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+if sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
     from .errors import RoletalkError
@@ -11,12 +17,31 @@ if TYPE_CHECKING:
 
 MAX_STRANGERS: Final = 1024
 MAX_STRANGERS_PER_ADDRESS: Final = 64  # loopback and Unix sockets excepted
+# Connections in a second, loopback and Unix sockets excepted as well.
+MAX_ARRIVALS: Final = 2048
+MAX_ARRIVALS_PER_ADDRESS: Final = 256
+SPARE_DESCRIPTORS: Final = 128  # of the process, and at most a quarter of them
+
+
+def leaves_descriptors(descriptor: int) -> bool:
+    """Whether the program has some left beside this one, the highest in use or nearly so.
+
+    With none left nothing is accepted, by anybody, and no file can be opened.
+    """
+    if sys.platform == "win32":
+        return True
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return most == resource.RLIM_INFINITY or descriptor < most - min(SPARE_DESCRIPTORS, most // 4)
 
 
 class Lobby:
-    """All admissions under way; those of strangers, who dialled us, are limited in number."""
+    """All admissions under way; those of strangers, who dialled us, are limited in number and rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._second_ends = 0.0
+        self._arrivals: Counter[str] = Counter()  # in this second
+        self._arrivals_in_all = 0
         self._admissions: set[Admission] = set()
         # None: the event loop does not say whom it has accepted before a TLS handshake is done.
         self._strangers: dict[Admission, str | None] = {}
@@ -44,11 +69,29 @@ class Lobby:
         if self._strangers.get(admission) is not None:
             return True
         local = host in ("", "::1") or host.startswith("127.")
-        if not local and self._by_host[host] >= MAX_STRANGERS_PER_ADDRESS:
+        if not local and (
+            self._by_host[host] >= MAX_STRANGERS_PER_ADDRESS or self._comes_too_fast(host)
+        ):
             return False
         self._strangers[admission] = host
         self._by_host[host] += 1
         return True
+
+    def _comes_too_fast(self, host: str) -> bool:
+        now = self._clock()
+        if now >= self._second_ends:
+            self._second_ends = now + 1.0
+            self._arrivals.clear()
+            self._arrivals_in_all = 0
+        # One address cannot use up what is there for all.
+        if (
+            self._arrivals[host] >= MAX_ARRIVALS_PER_ADDRESS
+            or self._arrivals_in_all >= MAX_ARRIVALS
+        ):
+            return True
+        self._arrivals[host] += 1
+        self._arrivals_in_all += 1
+        return False
 
     def leave(self, admission: Admission, *, lingers: bool = False) -> None:
         """Its handshake is over, one way or the other; more than one call does no harm.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from ._inbound import FrameLimits
 from ._peer import PeerCore, clock
 from ._session import Link
+from ._text import quoted
 from ._wire import CloseCode
 from .acquaintance import Acquaintances
 from .address import Address
@@ -31,6 +32,7 @@ from .keys import KeyRing
 from .listener import Listener
 from .lobby import Lobby
 from .middleware import Kind, Middleware, MiddlewareFunction
+from .remote_log import RemoteLog
 from .role import Role
 from .shutdown import Shutdown
 from .signals import asked
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from .auth import HandshakeResult
 
 __all__ = ["Peer", "singleton"]
-
-_log = logging.getLogger("roletalk")
 
 F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound=MiddlewareFunction)
@@ -65,10 +65,12 @@ class Peer(PeerCore):
     sending waits, `low_water` below which it is not busy; `max_handler_bytes` of payload that the async
     handlers running for one unit keep, beyond which its requests are rejected; `stream_window` that a
     stream may at most have unread or on their way, and `stream_buffer` that all streams of a unit may have so
-    together, beyond 16 KiB each.
+    together, beyond 16 KiB each.  `max_received_bytes` bounds, over all units, what is kept of messages that
+    are not whole and of payload for running async handlers, and likewise the windows of all streams.
 
     Counts: `max_units`; `max_pending` requests on one unit; `max_handlers` that run for one unit;
-    `max_streams` open with one unit.
+    `max_streams` open with one unit; `max_log_lines` about one remote peer in a minute,
+    `max_log_lines_in_all` about all of them.  docs/limits.md tells what happens beyond each limit.
 
     expose_errors: reject with the exception's type and text where a handler fails, in place of
     ``internal error``.  acquaint_filter: ``(unit, url) -> bool``, whether to dial `url` that `unit`
@@ -101,6 +103,9 @@ class Peer(PeerCore):
         max_streams: int = 4096,
         stream_window: int = 4 * 1024 * 1024,
         stream_buffer: int = 64 * 1024 * 1024,
+        max_received_bytes: int = 128 * 1024 * 1024,
+        max_log_lines: int = 100,
+        max_log_lines_in_all: int = 1000,
     ) -> None:
         if not 0 < low_water <= high_water:
             raise ValueError("0 < low_water <= high_water does not hold")
@@ -110,6 +115,8 @@ class Peer(PeerCore):
             raise ValueError(
                 "stream_window is between 16 KiB and 1 GiB, stream_buffer not negative"
             )
+        if min(max_received_bytes, max_log_lines, max_log_lines_in_all) < 0:
+            raise ValueError("max_received_bytes and the numbers of log lines are not negative")
         if not isinstance(name, str) or len(name) > 1024:
             raise ValueError("name is a str of at most 1024 characters")
         super().__init__(
@@ -125,6 +132,8 @@ class Peer(PeerCore):
             max_streams=max_streams,
             stream_window=stream_window,
             stream_buffer=stream_buffer,
+            max_received_bytes=max_received_bytes,
+            remote_log=RemoteLog(max_log_lines, max_log_lines_in_all),
         )
         self.id: Final = uuid.uuid4().hex
         self.name: Final = name
@@ -142,8 +151,8 @@ class Peer(PeerCore):
         self._dialers: set[Dialer] = set()
         self._middlewares: list[Middleware] = []
         self._callback_tasks: set[asyncio.Task[Any]] = set()
-        self._unit_callbacks: Callbacks[Unit] = Callbacks(self._callback_tasks)
-        self._role_callbacks: Callbacks[Role] = Callbacks(self._callback_tasks)
+        self._unit_callbacks: Callbacks[Unit] = Callbacks(self)
+        self._role_callbacks: Callbacks[Role] = Callbacks(self)
         self._acquaintances = Acquaintances(self, acquaint_filter)
         self._lobby = Lobby()
         # In the order in which they came.
@@ -280,7 +289,8 @@ class Peer(PeerCore):
         ``bytes_sent`` counts frames, ``bytes_received`` the messages in them.  ``loop_lag`` and
         ``loop_lag_max`` are in seconds.  ``drops`` counts by reason what could not be
         delivered; ``late_replies`` are answers to requests that nobody waited for any more,
-        ``late_stream_frames`` those of streams that were over.
+        ``late_stream_frames`` those of streams that were over.  ``received_bytes_kept`` is what
+        `max_received_bytes` bounds, ``log_lines_left_out`` what `max_log_lines` held back.
         """
         counted: dict[str, Any] = self.counted()
         links = [link for unit in self._units.values() for link in unit.connections]
@@ -299,6 +309,8 @@ class Peer(PeerCore):
             "running_handlers": sum(len(unit.tasks) for unit in self._units.values()),
             "streams": sum(unit.streams.open for unit in self._units.values()),
             "handshakes": len(self._lobby),
+            "received_bytes_kept": self.account.kept,
+            "log_lines_left_out": self.remote_log.left_out,
         }
 
     # -- connecting
@@ -399,7 +411,9 @@ class Peer(PeerCore):
     def _admission_failed(self, admission: Admission, error: RoletalkError) -> None:
         self._handshake_failures += 1
         if admission.dialer is None:
-            _log.info("a connection was turned away: %s", error)
+            self.remote_log.log(
+                logging.INFO, admission.whom, "a connection was turned away: %s", error
+            )
 
     # -- units come and go
 
@@ -455,11 +469,12 @@ class Peer(PeerCore):
             return
         if self._units.get(unit.id) is unit:
             del self._units[unit.id]
+        unit._role_changes.stop()
         self._serve(unit, unit.roles, frozenset())
 
         def error(role: str, event: str) -> UnitClosedError:
             closed = UnitClosedError(
-                f"unit {unit.name or unit.id!r} went away before it answered {event!r} of role"
+                f"unit {quoted(unit.name or unit.id)} went away before it answered {event!r} of role"
                 f" {role!r}; it may have been executed"
             )
             closed.unit, closed.role, closed.event = unit, role, event
@@ -510,8 +525,11 @@ class Peer(PeerCore):
     def _roles_received(self, unit: Unit, text: bytes) -> None:
         roles = Announcer.heard(unit, text)
         if roles is not None:
-            old, unit.roles = unit.roles, roles
-            self._serve(unit, old, roles)
+            unit._role_changes.take(roles)
+
+    def _roles_changed(self, unit: Unit, roles: frozenset[str]) -> None:
+        old, unit.roles = unit.roles, roles
+        self._serve(unit, old, roles)
 
     # -- waiting for room
 

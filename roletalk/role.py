@@ -34,7 +34,7 @@ class Role(RoleCore):
         super().__init__(peer.table, name, active=active)
         self.peer = peer
         self._middlewares: list[Middleware] = []
-        self._status_callbacks: Callbacks[Role] = Callbacks(peer._callback_tasks)
+        self._status_callbacks: Callbacks[Role] = Callbacks(peer)
 
     @property
     def active(self) -> bool:

@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ._session import UnitCore
+from ._text import quoted
 from ._wire import CloseCode
+from .announcer import RoleChanges
 from .callbacks import Callbacks
 
 if TYPE_CHECKING:
@@ -55,8 +57,9 @@ class Unit(UnitCore):
         self._key_id = key_id
         # The counter of the last roles message that was taken.
         self._roles_at = -1
+        self._role_changes = RoleChanges(peer, self)
         self._dialers: set[Dialer] = set()
-        self._close_callbacks: Callbacks[Unit] = Callbacks(peer._callback_tasks)
+        self._close_callbacks: Callbacks[Unit] = Callbacks(peer)
         self._lost = asyncio.Event()
         runtime = str(info.meta.get("runtime", ""))
         self.streams.set_manners(
@@ -103,7 +106,7 @@ class Unit(UnitCore):
 
     def __repr__(self) -> str:
         state = f"connections={len(self.connections)}" if self.connected else "closed"
-        return f"<Unit {self.name!r} id={self.id!r} {state}>"
+        return f"<Unit {quoted(self.name)} id={quoted(self.id)} {state}>"
 
 
 def _is_node_22(runtime: str) -> bool:

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+import roletalk
 from roletalk.callbacks import Callbacks, Opening
 from tests.helpers import eventually, pair, peers, run
 
@@ -14,8 +15,9 @@ from tests.helpers import eventually, pair, peers, run
 def test_callbacks_are_called_in_the_order_they_were_added() -> None:
     async def main() -> None:
         seen: list[str] = []
-        tasks: set[asyncio.Task[object]] = set()
-        callbacks: Callbacks[str] = Callbacks(tasks)
+        peer = roletalk.Peer()
+        tasks = peer._callback_tasks
+        callbacks: Callbacks[str] = Callbacks(peer)
 
         @callbacks.add
         def first(subject: str) -> None:
@@ -43,8 +45,8 @@ def test_a_callback_that_raises_is_logged_and_harms_nobody(
 ) -> None:
     async def main() -> None:
         seen: list[int] = []
-        tasks: set[asyncio.Task[object]] = set()
-        callbacks: Callbacks[int] = Callbacks(tasks)
+        peer = roletalk.Peer()
+        callbacks: Callbacks[int] = Callbacks(peer)
 
         @callbacks.add
         def sync(subject: int) -> None:
@@ -57,7 +59,7 @@ def test_a_callback_that_raises_is_logged_and_harms_nobody(
         callbacks.add(seen.append)
         callbacks(5)
         assert seen == [5]
-        await eventually(lambda: not tasks)
+        await eventually(lambda: not peer._callback_tasks)
 
     with caplog.at_level(logging.ERROR, "roletalk"):
         run(main())
@@ -68,7 +70,7 @@ def test_a_callback_that_raises_is_logged_and_harms_nobody(
 
 def test_a_callback_may_add_another() -> None:
     seen: list[str] = []
-    callbacks: Callbacks[str] = Callbacks(set())
+    callbacks: Callbacks[str] = Callbacks(roletalk.Peer())
     callbacks.add(lambda _: callbacks.add(seen.append))
     callbacks("a")
     assert seen == []
@@ -78,7 +80,7 @@ def test_a_callback_may_add_another() -> None:
 
 def test_a_callback_is_a_function() -> None:
     with pytest.raises(TypeError):
-        Callbacks[int](set()).add("no function")  # type: ignore[type-var]
+        Callbacks[int](roletalk.Peer()).add("no function")  # type: ignore[type-var]
 
 
 def test_callbacks_of_a_peer_that_raise_harm_nobody(caplog: pytest.LogCaptureFixture) -> None:
