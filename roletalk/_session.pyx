@@ -37,6 +37,7 @@ from .errors import BadPayload, ProtocolError, Reject, RemoteError, StreamError
 cdef enum:
     REJECT_TEXT = 4096                 # characters of a remote reject that are kept
     SMALL_ANSWER = 256                 # bytes; what says that a larger one is not sent is no longer
+    REJECT_BYTES = 4 * REJECT_TEXT     # and decoded: megabytes of JSON would hold up everybody else
 
 
 class _WrappedReject(msgspec.Struct):
@@ -366,18 +367,21 @@ cdef str _unwrapped(str text):
     """The text of a JS stream handler's reject: ``{"data": "Error: the text"}``, as a string."""
     try:
         inner = msgspec.json.decode(text, type=_WrappedReject).data
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
     return inner.removeprefix("Error: ") or "rejected"
 
 
 cdef str _reject_text(uint8_t datatype, bytes raw):
     """The reason of a reject.  Go's carry an empty object, JS's may be anything."""
+    cdef bytes kept = raw[:REJECT_BYTES]
+    if datatype == DATA_OBJECT and len(raw) > REJECT_BYTES:
+        datatype = DATA_STRING
     try:
-        value = decode(datatype, raw)
-    except BadPayload:
-        value = None
-    text = value if isinstance(value, str) else "" if not value else str(value)
+        value = decode(datatype, kept)
+        text = value if isinstance(value, str) else "" if not value else str(value)
+    except (BadPayload, RecursionError):
+        text = ""
     return text[:REJECT_TEXT] or "rejected"
 
 

@@ -6,7 +6,9 @@
 * ``{"n": 1, "do": "state"}``: what both peers have seen so far, see `Victim.state`;
 * ``{"n": 2, "do": "dial", "peer": "keyed", "url": "ws://..."}``: connect; answers when that succeeded
   or failed, with the name of the exception;
-* ``{"n": 3, "do": "leave", "peer": "keyed", "id": "..."}``: close a unit.
+* ``{"n": 3, "do": "leave", "peer": "keyed", "id": "..."}``: close a unit;
+* ``{"n": 4, "do": "ask", "peer": "keyed", "id": "...", "how": "request"}``: ask a unit that serves
+  "loot" for something ("readable", "writable": open a stream); answers with what came of it.
 
 It ends when its stdin does.
 """
@@ -155,7 +157,23 @@ class Victim:
             assert leaving is not None
             await leaving.close()
             return {}
+        if order["do"] == "ask":
+            return await self.ask(peer, order["id"], order["how"])
         raise ValueError(order["do"])
+
+    async def ask(self, peer: roletalk.Peer, unit_id: str, how: str) -> dict[str, Any]:
+        asked = getattr(peer.destination("loot"), how)
+        try:
+            answer = await asked("steal", unit=peer.unit(unit_id), timeout=60)
+            if how == "request":
+                return {"error": None, "data": answer.data}
+            if how == "readable":
+                return {"error": None, "size": len(await answer.read())}
+            for _ in range(STREAM_CHUNKS):
+                await answer.write(STREAM_CHUNK)
+        except Exception as error:
+            return {"error": type(error).__name__, "text": str(error)}
+        return {"error": None}
 
     async def run(self) -> None:
         """Listen, say where, and obey until stdin ends."""
