@@ -12,6 +12,7 @@ import msgspec
 
 from ._wire import CloseCode, MessageType
 from .address import Address, introduced, may_dial
+from .announcer import MAX_ROLES, lists_too_many
 from .dialer import Dialer
 from .errors import ProtocolError, RoletalkError
 
@@ -29,7 +30,7 @@ MAX_KEPT: Final = 1024  # introduced addresses that are connected or dialled aga
 class _Acquaint(msgspec.Struct):
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     address: str
-    roles: Annotated[list[str], msgspec.Meta(max_length=65_536)]
+    roles: Annotated[list[str], msgspec.Meta(max_length=MAX_ROLES)]
 
 
 class _Introduced(NamedTuple):
@@ -76,6 +77,8 @@ class Acquaintances:
 
         Raises `ProtocolError` for what is no acquaint message; a bad address is only not dialled.
         """
+        if lists_too_many(text):
+            raise ProtocolError("too many roles", CloseCode.BAD_STRUCTURE)
         try:
             told = msgspec.json.decode(text, type=_Acquaint)
         except (ValueError, RecursionError):

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from .unit import Unit
 
 MAX_ROLES: Final = 65_536
+OTHER_QUOTES: Final = 1024  # of what else a message that lists roles may hold
+
+
+def lists_too_many(text: bytes) -> bool:
+    """Whether JSON has to be refused for the number of roles in it, before objects are made of them.
+
+    A message of the greatest size holds millions, which would take tens of times its memory.
+    """
+    return text.count(b'"') - text.count(rb"\"") > 2 * MAX_ROLES + OTHER_QUOTES
 
 
 ROLE_CHANGES: Final = 256  # of a unit that take effect at once in a second
@@ -65,6 +74,8 @@ class Announcer:
 
         Raises `ProtocolError` for what is no roles message.
         """
+        if lists_too_many(text):
+            raise ProtocolError("too many roles", CloseCode.BAD_STRUCTURE)
         try:
             told = msgspec.json.decode(text, type=_Roles)
         except (ValueError, RecursionError):
