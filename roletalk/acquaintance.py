@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_DIALS: Final = 4  # introduced addresses dialled at once
 MAX_WAITING: Final = 64  # that wait for their turn
-MAX_REMEMBERED: Final = 1024  # that failed, and are not tried again for a while
+MAX_REMEMBERED: Final = 1024  # that failed, and are not tried again for a while, nor others then
 FORGET_AFTER: Final = 60.0  # s
 MAX_KEPT: Final = 1024  # introduced addresses that are connected or dialled again
 
@@ -106,8 +106,11 @@ class Acquaintances:
         self._kept = {dialer for dialer in self._kept if dialer.alive}
         if any(dialer.address.place == place for dialer in self._peer._dialers):
             return
+        self._forget()
         if (
-            self._failed.get(place, 0.0) > self._peer.loop.time()
+            place in self._failed
+            # What is forgotten too soon may be dialled again: whole networks, over and over.
+            or len(self._failed) + len(self._dialling) + len(self._waiting) >= MAX_REMEMBERED
             or len(self._waiting) >= MAX_WAITING
             or len(self._kept) >= MAX_KEPT
         ):
@@ -115,6 +118,12 @@ class Acquaintances:
             return
         self._waiting.append(_Introduced(told.id, address, introducer.id))
         self._dial_next()
+
+    def _forget(self) -> None:
+        """Those that failed long enough ago; the oldest come first."""
+        now = self._peer.loop.time()
+        while self._failed and self._failed[next(iter(self._failed))] <= now:
+            del self._failed[next(iter(self._failed))]
 
     def _wanted(self, told: _Acquaint) -> bool:
         peer = self._peer
@@ -165,8 +174,6 @@ class Acquaintances:
                     address.url,
                     error=exc,
                 )
-            if len(self._failed) >= MAX_REMEMBERED:
-                del self._failed[next(iter(self._failed))]
             self._failed[address.place] = self._peer.loop.time() + FORGET_AFTER
         finally:
             self._dialling.pop(address.place, None)

@@ -491,7 +491,9 @@ def test_who_is_not_whom_it_was_introduced_as_is_not_kept_up(
     run(main())
 
 
-def test_only_so_many_failures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_so_many_failures_nobody_is_dialled_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("roletalk.acquaintance.MAX_REMEMBERED", 3)
 
     async def main() -> None:
@@ -505,9 +507,17 @@ def test_only_so_many_failures_are_remembered(monkeypatch: pytest.MonkeyPatch) -
                 await eventually(lambda: peer.units)
                 for index, port in enumerate(ports):
                     connection.send(introduction(f"ws://127.0.0.1:{port}", str(index)))
-                await eventually(lambda: peer.stats()["handshake_failures"] == 5)
+                await eventually(lambda: peer.stats()["drops"] == {"acquaintances refused": 2})
                 await eventually(lambda: not peer._acquaintances._dialling)
-                assert len(peer._acquaintances._failed) == 3
+                failed = peer._acquaintances._failed
+                assert set(failed) == {f"127.0.0.1:{port}" for port in ports[:3]}
+                assert peer.stats()["handshake_failures"] == 3
+                # The oldest is forgotten first, and makes room for one.
+                failed[next(iter(failed))] -= FORGET_AFTER
+                for index, port in enumerate(ports[3:]):
+                    connection.send(introduction(f"ws://127.0.0.1:{port}", str(index)))
+                await eventually(lambda: peer.stats()["drops"] == {"acquaintances refused": 3})
+                await eventually(lambda: peer.stats()["handshake_failures"] == 4)
 
     run(main())
 
