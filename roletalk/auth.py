@@ -40,6 +40,7 @@ __all__ = [
 
 MAX_MESSAGE_BYTES: Final = 65_536  # of one handshake message, its type byte included
 MAX_TAGS: Final = 256
+MAX_ID_CHARS: Final = 256  # of a peer
 PROTOCOL_MAJOR: Final = 2
 RT2_VERSION: Final = 2
 END_POINT: Final = "end-point"
@@ -106,7 +107,7 @@ class HandshakeResult:
 class _Offer(Struct):
     v: Annotated[int, Meta(ge=RT2_VERSION)]
     side: str
-    peer: Annotated[str, Meta(min_length=1, max_length=256)]
+    peer: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
     ids: Annotated[list[str], Meta(max_length=MAX_KEYS)]
     cb: list[str]
 
@@ -135,7 +136,7 @@ class _Features(Struct):
 
 # Section 5 bounds the roles by number and length; MAX_MESSAGE_BYTES is tighter than both.
 class _PeerData(Struct):
-    id: Annotated[str, Meta(min_length=1, max_length=256)]
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
     roles: list[str]
     name: Annotated[str, Meta(max_length=1024)] | None = None
     friendly: bool | None = None

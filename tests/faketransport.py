@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from roletalk._buffer import Account
 from roletalk._frame import Connection
 from roletalk._inbound import FrameLimits
 from roletalk.gate import Gate
@@ -158,8 +159,10 @@ class FakeTransport:
 class Recorder(Connection):
     """A connection that keeps what it receives."""
 
-    def __init__(self, limits: FrameLimits, *, is_client: bool) -> None:
-        super().__init__(asyncio.get_running_loop(), limits, is_client=is_client)
+    def __init__(
+        self, limits: FrameLimits, *, is_client: bool, account: Account | None = None
+    ) -> None:
+        super().__init__(asyncio.get_running_loop(), limits, is_client=is_client, account=account)
         self.messages: list[bytes] = []
         self.closings = 0
 

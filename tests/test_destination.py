@@ -217,3 +217,19 @@ def test_a_unit_that_does_not_serve_the_role() -> None:
                 await client.destination("r").request("e", unit="server")  # type: ignore[arg-type]
 
     run(main())
+
+
+def test_more_events_than_are_kept_encoded() -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+            received: list[str] = []
+            server.role("r").on_message(lambda ctx: received.append(ctx.event))
+            destination = await ready(client)
+            # Twice, for what was forgotten is encoded anew.
+            sent = [f"event {number}" for number in range(1025)] * 2
+            for event in sent:
+                await destination.send(event)
+            await eventually(lambda: len(received) == len(sent))
+            assert received == sent
+
+    run(main())

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import stat
+import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -388,3 +389,27 @@ def test_strangers_that_say_nothing_of_tls_are_cut_after_the_handshake_timeout()
             assert server.stats()["handshakes"] == 0
 
     run(main(), may_report="SSL handshake failed")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system's backlog is asked")
+def test_the_backlog_is_the_systems_and_few_are_taken_in_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("roletalk.listener.ACCEPTS_PER_TURN", 4)
+
+    async def main() -> None:
+        async with peers("server") as (server,):
+            port = (await server.listen(backlog=50)).port
+            dialled = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+            # All of them are connected, though nobody has run meanwhile who could take them in.
+            assert server.stats()["handshakes"] == 0
+            before, most = 0, 0
+            while before < len(dialled):
+                await asyncio.sleep(0)
+                now = server.stats()["handshakes"]
+                most, before = max(most, now - before), now
+            assert 1 <= most <= 5
+            for sock in dialled:
+                sock.close()
+
+    run(main())

@@ -8,7 +8,13 @@ import pytest
 
 from roletalk.errors import AuthError, RoletalkError
 from roletalk.gate import Admission
-from roletalk.lobby import MAX_STRANGERS, MAX_STRANGERS_PER_ADDRESS, Lobby
+from roletalk.lobby import (
+    MAX_ARRIVALS,
+    MAX_ARRIVALS_PER_ADDRESS,
+    MAX_STRANGERS,
+    MAX_STRANGERS_PER_ADDRESS,
+    Lobby,
+)
 
 
 class FakeAdmission:
@@ -93,6 +99,46 @@ def test_strangers_count_before_their_address_is_known() -> None:
     assert lobby.full
     lobby.leave(first)
     assert not lobby.full
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def arrive(lobby: Lobby, host: str) -> bool:
+    """One comes from `host`, and leaves at once if it may stay."""
+    made, let_in = stranger(lobby, host)
+    lobby.leave(made)
+    return let_in
+
+
+def test_how_fast_one_address_may_come() -> None:
+    clock = Clock()
+    lobby = Lobby(clock)
+    came = [arrive(lobby, "192.0.2.1") for _ in range(2 * MAX_ARRIVALS_PER_ADDRESS)]
+    assert came == [True] * MAX_ARRIVALS_PER_ADDRESS + [False] * MAX_ARRIVALS_PER_ADDRESS
+    assert arrive(lobby, "192.0.2.2")
+    clock.now += 0.999
+    assert not arrive(lobby, "192.0.2.1")
+    clock.now += 0.001
+    assert arrive(lobby, "192.0.2.1")
+
+
+def test_how_fast_all_may_come() -> None:
+    clock = Clock()
+    lobby = Lobby(clock)
+    # Those that one address has too many of are not taken from the others.
+    assert sum(arrive(lobby, "192.0.2.1") for _ in range(10_000)) == MAX_ARRIVALS_PER_ADDRESS
+    left = MAX_ARRIVALS - MAX_ARRIVALS_PER_ADDRESS
+    assert sum(arrive(lobby, f"2001:db8::{number:x}") for number in range(10_000)) == left
+    assert not arrive(lobby, "192.0.2.9")
+    assert arrive(lobby, "127.0.0.1")
+    clock.now += 1.0
+    assert arrive(lobby, "192.0.2.9")
+    assert len(lobby._arrivals) == 1
 
 
 def test_our_own_dials_are_not_limited() -> None:
