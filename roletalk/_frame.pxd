@@ -47,6 +47,7 @@ cdef class Connection(Inbound):
         double _pinged_at              # s; 0: no ping is out
         double _ponged_at              # s, the last pong that nobody asked for
         object _close_timer
+        double _patient_until          # s; a remote that is closed on purpose may talk until then
 
     # What a subclass overrides, besides what Inbound has.
     cdef int opened(self) except -1

@@ -16,8 +16,8 @@ from ._framing cimport (
     write_header,
 )
 from ._socket cimport send_both, send_now
-from ._wire cimport (CLOSE_ABNORMAL, CLOSE_HEARTBEAT_TIMEOUT, CLOSE_INVALID_TEXT, CLOSE_NORMAL,
-                     CLOSE_PROTOCOL_ERROR)
+from ._wire cimport (CLOSE_ABNORMAL, CLOSE_HEARTBEAT_TIMEOUT, CLOSE_INVALID_TEXT, CLOSE_MANUAL,
+                     CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR)
 
 cdef enum:
     # While a batch is being read: write early once this much is out and it exceeds what is left to
@@ -33,6 +33,8 @@ cdef enum:
     # The transport's backlog above which it calls pause_writing, and below which resume_writing.
     BACKED_UP = 65536
     DRAINED = 16384
+    # Times `close_timeout` that a closing handshake may take while the remote still talks.
+    CLOSING_PATIENCE = 5
 
 cdef double UNASKED_PONG = 0.75        # s between them, at the least; a JS peer gives up after 2
 
@@ -477,6 +479,20 @@ cdef class Connection(Inbound):
             if not self._in_batch:
                 self.flush()
 
+    def _closing_overdue(self):
+        """Drop the connection, unless it is closed on purpose and the remote was heard just now.
+
+        Such a one is behind: it has not read up to our close frame yet.  What it sends to a socket that
+        is gone would be answered by a reset, which takes what it has not read from it.
+        """
+        cdef double at = now()
+        self._close_timer = None
+        if (self.close_code == CLOSE_MANUAL and at - self.received_at < self.limits.close_timeout
+                and at < self._patient_until):
+            self._close_timer = self.loop.call_later(self.limits.close_timeout, self._closing_overdue)
+        else:
+            self.abort()
+
     def abort(self):
         """Drop the connection at once."""
         if self._transport is not None and self._state != CLOSED:
@@ -497,7 +513,8 @@ cdef class Connection(Inbound):
         self._control(OPCODE_CLOSE, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
         self._set_state(CLOSING)
         if self._close_timer is None:
-            self._close_timer = self.loop.call_later(self.limits.close_timeout, self.abort)
+            self._patient_until = now() + CLOSING_PATIENCE * self.limits.close_timeout
+            self._close_timer = self.loop.call_later(self.limits.close_timeout, self._closing_overdue)
         self.closing()
         if self._reading_paused or self._holds > 0:
             self._reading_paused = False

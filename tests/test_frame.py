@@ -399,6 +399,36 @@ async def test_a_remote_that_stalls_the_closing_handshake_is_dropped(by_us: bool
         assert connection.close_code == 4000
 
 
+@pytest.mark.parametrize("on_purpose", [True, False])
+@in_loop
+async def test_a_remote_that_talks_on_is_waited_for_when_it_is_closed_on_purpose(
+    on_purpose: bool,
+) -> None:
+    with connected(limits=FrameLimits(close_timeout=600.0)) as (connection, remote):
+        connection.close(4000 if on_purpose else 4006)
+        remote.feed(remote.frame(BINARY, b"has not come to our close frame"))
+        connection._closing_overdue()
+        assert remote.transport.aborted != on_purpose
+        # Once it is silent it has had its time.
+        connection.limits.close_timeout = 0.0
+        connection._closing_overdue()
+        assert remote.transport.aborted
+
+
+@in_loop
+async def test_a_remote_that_never_stops_talking_is_dropped_all_the_same() -> None:
+    with connected(limits=FrameLimits(close_timeout=0.01)) as (connection, remote):
+
+        def talk() -> bool:
+            if connection.state == ConnectionState.CLOSING:
+                remote.feed(remote.frame(BINARY, b"and another thing"))
+            return connection.state == ConnectionState.CLOSED
+
+        connection.close(4000)
+        await eventually(talk)
+        assert remote.transport.aborted
+
+
 @in_loop
 async def test_closing_reads_on_where_reading_was_paused() -> None:
     limits = FrameLimits()
