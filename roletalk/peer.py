@@ -9,6 +9,7 @@ import ssl as ssl_module
 import sys
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from types import MappingProxyType, TracebackType
@@ -147,6 +148,8 @@ class Peer(PeerCore):
         self._roles: dict[str, Role] = {}
         self._destinations: dict[str, Destination] = {}
         self._units: dict[str, Unit] = {}
+        # Units that are gone: handlers that still run for one keep it alive.
+        self._gone_units: weakref.WeakSet[Unit] = weakref.WeakSet()
         self._listeners: set[Listener] = set()
         self._dialers: set[Dialer] = set()
         self._middlewares: list[Middleware] = []
@@ -306,12 +309,16 @@ class Peer(PeerCore):
             "connections": len(links),
             "unsent_bytes": sum(link.unsent_bytes for link in links),
             "pending_requests": sum(unit.calls.used for unit in self._units.values()),
-            "running_handlers": sum(len(unit.tasks) for unit in self._units.values()),
+            "running_handlers": len(self._running_handlers()),
             "streams": sum(unit.streams.open for unit in self._units.values()),
             "handshakes": len(self._lobby),
             "received_bytes_kept": self.account.kept,
             "log_lines_left_out": self.remote_log.left_out,
         }
+
+    def _running_handlers(self) -> set[asyncio.Task[Any]]:
+        """The tasks of the handlers that run, those for units that are gone too."""
+        return {task for unit in (*self.units, *self._gone_units) for task in unit.tasks}
 
     # -- connecting
 
@@ -470,6 +477,8 @@ class Peer(PeerCore):
         if self._units.get(unit.id) is unit:
             del self._units[unit.id]
         unit._role_changes.stop()
+        if unit.tasks:
+            self._gone_units.add(unit)
         self._serve(unit, unit.roles, frozenset())
 
         def error(role: str, event: str) -> UnitClosedError:

@@ -82,7 +82,7 @@ class Shutdown:
         await self._all_sent(deadline)
 
     async def _handlers_done(self, deadline: float | None) -> None:
-        await self._done({task for unit in self._peer.units for task in unit.tasks}, deadline)
+        await self._done(self._peer._running_handlers(), deadline)
 
     async def _streams_done(self, deadline: float | None) -> None:
         """Some streams never end by themselves: they do not hold up the closing of their peer."""

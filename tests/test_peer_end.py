@@ -299,3 +299,57 @@ def test_leaving_the_block_closes_the_peer_also_after_an_error() -> None:
         await asyncio.wait_for(peer.wait_closed(), 1)
 
     run(main())
+
+
+def test_handlers_of_a_unit_that_is_gone_are_waited_for_too() -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+            go_on, done = asyncio.Event(), asyncio.Event()
+
+            @server.role("r").on_request("e")
+            async def outlive(ctx: roletalk.Context) -> None:
+                await go_on.wait()
+                done.set()
+
+            await client.destination("r").wait_ready(10)
+            asking = asyncio.ensure_future(client.destination("r").request("e"))
+            await eventually(lambda: server.stats()["running_handlers"] == 1)
+            await client.close()
+            await eventually(lambda: not server.units)
+            assert server.stats()["running_handlers"] == 1
+            closing = asyncio.create_task(server.close())
+            await eventually(lambda: not server.listeners)
+            assert not closing.done()
+            go_on.set()
+            await closing
+            assert done.is_set()
+            assert server.stats()["running_handlers"] == 0
+            with pytest.raises(roletalk.UnitClosedError):
+                await asking
+
+    run(main())
+
+
+def test_handlers_of_a_unit_that_is_gone_are_cancelled_past_the_timeout() -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+            cancelled = asyncio.Event()
+
+            @server.role("r").on_request("e")
+            async def outlive(ctx: roletalk.Context) -> None:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    cancelled.set()
+
+            await client.destination("r").wait_ready(10)
+            asking = asyncio.ensure_future(client.destination("r").request("e"))
+            await eventually(lambda: server.stats()["running_handlers"] == 1)
+            await client.close()
+            await eventually(lambda: not server.units)
+            await server.close(timeout=0)
+            assert cancelled.is_set()
+            with pytest.raises(roletalk.UnitClosedError):
+                await asking
+
+    run(main())

@@ -68,6 +68,9 @@ class FakePeer:
         assert "'e' of role 'r'" in str(error)
         self.log.append("pending")
 
+    def _running_handlers(self) -> set[asyncio.Task[Any]]:
+        return {task for unit in self.units for task in unit.tasks}
+
     def stop_sweeping(self) -> None:
         self.log.append("sweep")
 
