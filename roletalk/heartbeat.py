@@ -15,8 +15,8 @@ _log = logging.getLogger("roletalk")
 
 LAG_WARNING: Final = 1.0  # s; a JS peer gives up after 2
 # s. A ping and what it tells may each be a tick late: so a dead link is known within a second of
-# interval and timeout.
-SLOWEST_TICK: Final = 0.4
+# interval and timeout, on a busy machine too.
+SLOWEST_TICK: Final = 0.25
 FASTEST_TICK: Final = 0.02  # s
 
 
