@@ -86,6 +86,8 @@ class Connection:
         self._target = _new_socket()
         self._ends_by_reset = False
         self._task = asyncio.get_running_loop().create_task(self._run())
+        # Not in the task, which may be cancelled before it begins.
+        self._task.add_done_callback(self._close)
 
     async def reset(self) -> None:
         """Send RST to both sides; returns when it is sent."""
@@ -118,11 +120,15 @@ class Connection:
             for task in ways:
                 task.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            proxy.connections.remove(self)
-            for end in (self._dialler, self._target):
-                if self._ends_by_reset:
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
-                end.close()
+
+    def _close(self, done: asyncio.Task[None]) -> None:
+        self._proxy.connections.remove(self)
+        for end in (self._dialler, self._target):
+            if self._ends_by_reset:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+            end.close()
+        if not done.cancelled():
+            done.result()
 
     async def _read(
         self, source: socket.socket, way: Way, chunks: asyncio.Queue[tuple[float, bytes]]
