@@ -48,7 +48,12 @@ class Trickle:
 @asynccontextmanager
 async def linked(shape: Shape) -> AsyncIterator[tuple[roletalk.Peer, roletalk.Peer, Proxy]]:
     """A server, a client that dialled it through a proxy of that shape, with keys, and the proxy."""
-    options: dict[str, Any] = {"handshake_timeout": 20, "request_timeout": 30}
+    # A ping waits behind all that is on its way already: seconds of it, byte by byte.
+    options: dict[str, Any] = {
+        "handshake_timeout": 20,
+        "request_timeout": 60,
+        "heartbeat_timeout": 60,
+    }
     async with (
         roletalk.Peer(name="server", **options) as server,
         roletalk.Peer(name="client", **options) as client,
@@ -86,14 +91,14 @@ async def trickle(shape: Shape, *, rounds: int = 10, stream_size: int = 20_000) 
                 result.streams += b"".join([chunk async for chunk in reader]) == data
             async with to.writable("upload") as writer:
                 await writer.write(data)
-            result.streams += await asyncio.wait_for(uploads.get(), 30) == data
+            result.streams += await asyncio.wait_for(uploads.get(), 60) == data
     result.seconds = time.monotonic() - started
     return result
 
 
 async def _ask(to: roletalk.Destination, value: object, history: History) -> None:
     number = len(history.operations)
-    history.invoke(time.monotonic(), timeout=30, expected=(value,))
+    history.invoke(time.monotonic(), timeout=60, expected=(value,))
     try:
         reply = await to.request(str(number), value)
     except Exception as exc:
@@ -122,22 +127,25 @@ def _serve(
 
 
 async def half_close(*, up: bool, pending: int = 100) -> History:
-    """One side gets an end of file while requests are pending and others come."""
+    """One side gets an end of file once half of the requests are answered; the others are running."""
     history = History((roletalk.UnitClosedError, roletalk.NoUnitsError))
+    over = asyncio.Event()
     async with linked(lambda _: None) as (server, client, proxy):
 
         @server.role("r").on_request
         async def compute(ctx: Any) -> object:
             history.execute(int(ctx.event))
-            await asyncio.sleep(0.001 * (int(ctx.event) % 50))
+            if int(ctx.event) % 2:
+                await over.wait()
             return ctx.data
 
         calls = [_ask(client.destination("r"), n, history) for n in range(pending)]
         asking = asyncio.gather(*calls)
-        await eventually(lambda: history.acknowledged > pending // 4)
+        await eventually(lambda: history.acknowledged == pending // 2)
         proxy.connections[0].half_close(up=up)
         await asking
         await eventually(lambda: not client.units and not server.units)
+        over.set()
     return history
 
 
