@@ -30,6 +30,10 @@ class Callbacks(Generic[T]):
         self._functions: list[Callable[[T], object]] = []
         self._peer = peer
 
+    @property
+    def functions(self) -> tuple[Callable[[T], object], ...]:
+        return tuple(self._functions)
+
     def add(self, function: F) -> F:
         if not callable(function):
             raise TypeError(f"a callback is a function, not {type(function).__name__}")
