@@ -52,11 +52,11 @@ def run(settings: Settings) -> list[Figure]:
     finally:
         server.__exit__(None, None, None)
     others = {error: n for error, n in last["failed"].items() if error not in DOCUMENTED}
-    pairs = ", ".join(
-        f"{out:g} s: {back:.2f}" for out, back in zip(outages, backs, strict=True)
-    )
+    pairs = ", ".join(f"{out:g} s: {back:.2f}" for out, back in zip(outages, backs, strict=True))
     return [
-        at_most("killed under load: the last pending request has failed", max(fails), FAILED_WITHIN, "s"),
+        at_most(
+            "killed under load: the last pending request has failed", max(fails), FAILED_WITHIN, "s"
+        ),
         at_most(
             "  a request while nobody is there has failed",
             last["slowest_failure"].get("NoUnitsError", 0.0),
@@ -65,7 +65,10 @@ def run(settings: Settings) -> list[Figure]:
         ),
         at_most("  errors that are not the documented ones", sum(others.values()), 0),
         at_most(
-            f"restarted {len(outages)} times: answered again after listening", max(backs), BACK_WITHIN, "s"
+            f"restarted {len(outages)} times: answered again after listening",
+            max(backs),
+            BACK_WITHIN,
+            "s",
         ),
         told("  by length of the outage", pairs),
         told("  requests answered", last["answered"]),

@@ -74,11 +74,9 @@ def twice() -> float:
             }
         ) as client,
     ):
-        client.wait_for(lambda event: event.get("connections"))
-        server.wait_for(lambda event: event.get("connections"))
-        time.sleep(0.5)
+        began = server.wait_for(lambda event: "began" in event)
         server.signal(signal.SIGTERM)
-        time.sleep(0.3)
+        client.wait_for(lambda event: event.get("units_ready") == 0, after=began["at"])
         second_at = server.signal(signal.SIGTERM)
         status = server.wait()
         if status != -signal.SIGTERM:
