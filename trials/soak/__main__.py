@@ -25,7 +25,7 @@ from .mesh import Mesh, NodeDied, Samples
 
 PROGRESS: Final = figures.RESULTS / "soak-progress.json"
 TELL_EVERY: Final = 10.0  # s
-FIRST_RATE: Final = 5.0  # operations a second of each peer, until the load is known
+FIRST_RATE: Final = 20.0  # operations a second of each peer, until the load is known
 RATES: Final = (0.5, 200.0)
 QUIET: Final = 60.0  # s
 
@@ -77,7 +77,7 @@ class Soak:
             for left in await asyncio.wait_for(self._mesh.all("left"), QUIET):
                 for name, count in left.items():
                     self._left[name] = self._left.get(name, 0) + count
-        except (NodeDied, RuntimeError, asyncio.TimeoutError) as error:
+        except Exception as error:
             self._account.fault("unexpected", f"the run broke off: {type(error).__name__}: {error}")
         finally:
             # From here on connections are lost because the peers are closed.
@@ -134,7 +134,7 @@ class Soak:
         self._rate = min(max(self._rate * change, RATES[0]), RATES[1])
         for node in self._mesh.nodes.values():
             node.rate = self._rate
-            with suppress(NodeDied):
+            with suppress(NodeDied, RuntimeError):
                 # One that is being killed cannot be told, and starts with the new rate.
                 await node.call("pace", rate=self._rate)
 

@@ -92,7 +92,7 @@ def flatness(runs: Sequence[Samples]) -> list[Figure]:
         ("steepest slope of bytes allocated by malloc", "allocated", "MiB an hour", MIB),
         ("steepest slope of memory blocks of Python", "blocks", "an hour", 1),
     ):
-        slopes = [grown.an_hour / scale for run in runs if (grown := growth(*run.series(name)))]
+        slopes = [each.an_hour / scale for run in runs if (each := growth(*run.series(name)))]
         if slopes:
             found.append(figures.told(what, max(slopes), unit))
     return found + _live_objects(runs)

@@ -14,7 +14,7 @@ from roletalk import generate_key
 
 from .golang import Gopher
 from .ledger import Ledger
-from .mesh import DIALS, PROCESSES, VICTIMS, Mesh, NodeDied
+from .mesh import DIALS, PROCESSES, VICTIMS, Mesh
 
 KILL_EVERY: Final = 8  # disturbances of other kinds to one that is killed
 
@@ -59,8 +59,9 @@ class Disturbances:
             action = self.kill if count % KILL_EVERY == 0 else random.choice(kinds)
             try:
                 await action()
-            except (NodeDied, RuntimeError) as error:
-                text = f"{getattr(action, '__name__', action)}: {error}"
+            except Exception as error:
+                name = getattr(action, "__name__", str(action))
+                text = f"{name}: {type(error).__name__}: {error}"
                 self.faults.append(("unexpected", text))
 
     async def _is_over(self, pause: float) -> bool:

@@ -155,8 +155,12 @@ class Gopher:
         self.deaths.append(text.strip()[:300])
         for peer in self._mesh.peers:
             self._ledger.broke(peer, "go", time.monotonic(), links=8)
-        await self.close()
-        await self.start()
+        try:
+            await self.close()
+            await self.start()
+        except (AssertionError, GoDied, GoError, NodeDied, RuntimeError) as error:
+            # The next action finds it dead, and tries again.
+            self.faults.append(("unexpected", f"go, starting anew: {error}"))
 
     async def _ask(self) -> None:
         """Requests and a message of Go's to one of the peers that it is connected to."""

@@ -73,7 +73,7 @@ class Ledger:
                 self.explained += 1
             else:
                 self.unexplained.append(loss)
-        self._explanations = [each for each in self._explanations if each.at > now - 2 * DELAY]
+        self._explanations = [each for each in self._explanations if each.at > now - 4 * DELAY]
 
     def touched(self, peer: str, since: float) -> bool:
         """Whether anything of that peer was broken on purpose since then."""

@@ -19,6 +19,7 @@ import trustme
 from roletalk import generate_key
 
 START: Final = 60.0  # s
+ANSWER: Final = 120.0  # s
 END: Final = 20.0  # s in which a process closes its peers and ends
 LIMIT: Final = 1 << 24  # bytes of a line
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -129,7 +130,9 @@ class NodeProcess:
         self._pending[number] = future
         try:
             self._write({"id": number, "do": do} | fields)
-            return await future
+            return await asyncio.wait_for(future, ANSWER)
+        except asyncio.TimeoutError:
+            raise RuntimeError(f"{self.name} does not answer to {do!r}") from None
         finally:
             self._pending.pop(number, None)
 
@@ -194,7 +197,11 @@ class NodeProcess:
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(line["urls"])
         elif line["event"] == "sample":
-            self.samples[-1].lines.append(line)
+            lines = self.samples[-1].lines
+            if lines:
+                # What is counted from the start is needed of the last one alone.
+                lines[-1].update(stats=[], tally={})
+            lines.append(line)
         else:
             self._told(self.name, line)
 

@@ -26,7 +26,7 @@ from roletalk import AuthError, ConnectError, Connection, Peer
 from roletalk._debug import is_debug_build, live_objects
 from trials import vitals
 
-from .service import ForGo, Intended, Service, Tally
+from .service import CLOSING, ForGo, Intended, Service, Tally
 from .traffic import Pace, Traffic
 from .watched import WatchedPeer
 
@@ -226,6 +226,7 @@ class Node:
     async def do_left(self) -> dict[str, int]:
         """What is left when all peers are quiet: nothing, soon."""
         deadline = time.monotonic() + QUIET
+        await asyncio.sleep(CLOSING)  # until the last failures are judged
         while True:
             stats = [host.peer.stats() for host in self.hosts.values()]
             left = {

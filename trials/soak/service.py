@@ -29,6 +29,7 @@ KIB: Final = 1024
 _PATTERN: Final = memoryview(random.Random(1).randbytes(2 * KIB * KIB))
 MOST: Final = KIB * KIB  # bytes of a stream
 HANGING: Final = 2.0  # s that the handler takes which nobody waits for
+CLOSING: Final = 4.0  # s that a connection takes at most to close
 _SENDERS: Final = 8  # whose messages are looked through for doubled ones
 _NUMBERS: Final = 512  # of a sender's messages, the last ones
 
@@ -193,12 +194,20 @@ def judge(
     unit: Unit | None,
     began: float,
 ) -> None:
-    """Report a failure, unless a connection was lost meanwhile: those are explained elsewhere."""
-    if peer.lost_since(began - 1, None if unit is None else unit.name):
-        if tally is not None:
+    """Report a failure, unless a connection is lost at that time: those are explained elsewhere.
+
+    One that is closing fails what needs it at once, and is lost a moment later: it is waited for.
+    """
+    text = f"{peer.name}, {what}: {type(error).__name__}: {error}"
+    name = None if unit is None else unit.name
+
+    def decide() -> None:
+        if not peer.lost_since(began - 1, name):
+            report("unexpected", text)
+        elif tally is not None:
             tally["failed by a lost connection"] += 1
-    else:
-        report("unexpected", f"{peer.name}, {what}: {type(error).__name__}: {error}")
+
+    peer.loop.call_later(CLOSING, decide)
 
 
 class ForGo:

@@ -111,10 +111,7 @@ class Traffic:
         try:
             await operation()
         except NoUnitsError as error:
-            if self._peer.lost_since(began - RECONNECTING):
-                self._tally["nobody there"] += 1
-            else:
-                self._unexpected(name, error)
+            judge(self._peer, self._report, self._tally, name, error, None, began - RECONNECTING)
         except WouldBlock:
             self._tally["would have blocked"] += 1
         except (RequestTimeout, UnitClosedError) as error:
