@@ -51,17 +51,29 @@ class Acquaintances:
         # By host and port: neither a path nor a query makes another peer of one that did not answer.
         self._failed: dict[str, float] = {}
 
+        # The units that there is something to tell of: of thousands who dialled us there is not.
+        self._dialled: dict[Unit, None] = {}
+
     # -- introducing others
+
+    def dialled(self, unit: Unit) -> None:
+        """A connection to that unit was made by dialling."""
+        self._dialled[unit] = None
+
+    def lost(self, unit: Unit) -> None:
+        """The unit is gone."""
+        self._dialled.pop(unit, None)
 
     def introduce(self, unit: Unit) -> None:
         """A unit has come: tell it of the others, and the others of it."""
-        for other in self._peer.units:
-            if other is unit:
-                continue
-            if unit.friendly:
-                self._tell(unit, other)
-            if other.friendly:
-                self._tell(other, unit)
+        if unit.friendly:
+            for other in tuple(self._dialled):
+                if other is not unit:
+                    self._tell(unit, other)
+        if unit in self._dialled:
+            for other in self._peer.units:
+                if other is not unit and other.friendly:
+                    self._tell(other, unit)
 
     def _tell(self, whom: Unit, of: Unit) -> None:
         address = next((d.address for d in of._dialers if d.address.path is None), None)

@@ -38,9 +38,8 @@ class Heartbeat:
         self.peer = peer
         self.due = 0.0  # s on the clock, when it ticks next
         self.thread = 0  # the loop's
-        self.held_by: str | None = (
-            None  # what the watchdog saw the loop held by, since the last tick
-        )
+        # What the watchdog saw the loop held by, since the last tick.
+        self.held_by: str | None = None
         self.lag = 0.0  # s, at the last tick
         self.max_lag = 0.0  # s, ever
 
@@ -55,8 +54,8 @@ class Heartbeat:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.peer.remote_log.tick(end=True)
             watchdog.unwatch(self)
+        self.peer.remote_log.tick(end=True)
 
     def _schedule(self, now: float) -> None:
         self.due = now + self._period

@@ -451,6 +451,7 @@ class Peer(PeerCore):
         if admission.dialer is not None:
             # Whom we dialled is what acquaintance tells of.
             unit._dialers.add(admission.dialer)
+            self._acquaintances.dialled(unit)
             if admission.dialer.first.done():
                 self._reconnects += 1
         is_new = unit.id not in self._units
@@ -479,6 +480,7 @@ class Peer(PeerCore):
         unit._role_changes.stop()
         if unit.tasks:
             self._gone_units.add(unit)
+        self._acquaintances.lost(unit)
         self._serve(unit, unit.roles, frozenset())
 
         def error(role: str, event: str) -> UnitClosedError:

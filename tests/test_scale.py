@@ -130,6 +130,31 @@ def test_a_thousand_units() -> None:
     run(main(), timeout=120, debug=False)
 
 
+def test_a_unit_that_comes_costs_the_same_however_many_there_are() -> None:
+    async def main() -> None:
+        names = [str(i) for i in range(30)]
+        # Of those who dialled there is nothing to tell, and so nothing to look for.
+        async with peers("hub") as (hub,), peers(*names, heartbeat_interval=None) as crowd:
+            url = (await hub.listen()).url
+            looked_at = 0
+
+            def count(frame: Any, event: str, arg: Any) -> None:
+                nonlocal looked_at
+                looked_at += event == "call" and frame.f_code.co_name == "_tell"
+
+            for client in crowd[:-1]:
+                await client.connect(url)
+            sys.setprofile(count)
+            try:
+                await crowd[-1].connect(url)
+                await eventually(lambda: len(hub.units) == len(crowd))
+            finally:
+                sys.setprofile(None)
+            assert looked_at == 0
+
+    run(main())
+
+
 @pytest.mark.slow
 def test_ten_thousand_roles_and_destinations() -> None:
     async def main() -> None:
