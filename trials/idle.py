@@ -60,7 +60,7 @@ class Server:
     """The one process that is measured."""
 
     def __init__(self) -> None:
-        self._peer = roletalk.Peer(name="server", max_units=1 << 20)
+        self._peer = roletalk.Peer(name="server", max_units=1 << 20, handshake_timeout=60.0)
         self._peer.add_key(*KEY)
         self._peer.role("r").on_request("echo")(lambda ctx: ctx.data)
         self._lag = 0.0
