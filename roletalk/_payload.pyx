@@ -179,7 +179,8 @@ cdef object _encode_object(object value, Encoded* out):
     cdef object text
     try:
         text = _to_json(value)
-    except (OverflowError, RecursionError) as error:
+    # A BufferError is that of a memoryview with gaps.
+    except (OverflowError, RecursionError, BufferError) as error:
         raise ValueError(f"an object that JSON cannot hold: {error}") from error
     out.datatype = DATA_OBJECT
     out.data = PyBytes_AS_STRING(text)

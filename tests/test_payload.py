@@ -243,6 +243,11 @@ def test_the_digit_limit_of_the_interpreter_does_not_matter() -> None:
         sys.set_int_max_str_digits(before)
 
 
+def test_a_view_with_gaps_inside_of_an_object_is_refused() -> None:
+    with pytest.raises(ValueError, match="contiguous"):
+        encode_value([memoryview(b"abcdef")[::2]])
+
+
 def test_a_buffer_is_let_go_after_encoding() -> None:
     value = bytearray(b"abc")
     encode_value(value)
