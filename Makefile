@@ -90,7 +90,7 @@ hostile: build ## what hostile input does to a peer, with figures
 conformance: build ## run the Autobahn test suite against the frame layer; needs a Python 2.7
 	@$(PY) -m trials.conformance $(TRIAL_ARGS)
 
-fuzz: $(VENV)/.installed $(VENV)/.fuzz ## fuzz every parser, each for FUZZ_SECONDS
+fuzz: build $(VENV)/.fuzz ## fuzz every parser, each for FUZZ_SECONDS
 	@$(PY) -m trials.fuzz --seconds $(FUZZ_SECONDS) $(TRIAL_ARGS)
 
 sanitize: $(VENV)/.installed ## run the tests under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -1,0 +1,1 @@
+"""What is fuzzed: each module has `test_one`, which raises for a fault, and needs no fuzzer."""
