@@ -5,6 +5,8 @@ connection's own buffer and all those of one loop turn leave in one write: when 
 them ends, or by `call_soon` when they came from elsewhere.
 """
 
+from contextlib import suppress
+
 from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -231,7 +233,16 @@ cdef class Connection(Inbound):
         return self.flush() if self._out.size > 0 else 0
 
     cdef int refuse(self, int code, str reason) except -1:
-        return self._start_closing(code, reason, True) if self._state == OPEN else 0
+        if self._state != OPEN:
+            return 0
+        self._start_closing(code, reason, True)
+        if self._is_deaf and not self.is_client and self._transport.can_write_eof():
+            # No close frame will be heard.  The server ends TCP first (RFC 6455, 7.1.1), and just its own
+            # direction: to close both with bytes unread is a reset, which may overtake our close frame.
+            self.flush()
+            with suppress(OSError):
+                self._transport.write_eof()
+        return 0
 
     cdef int control_received(self, uint8_t opcode, const char* payload, Py_ssize_t size) except -1:
         if opcode == OPCODE_PING:

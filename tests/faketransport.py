@@ -49,6 +49,7 @@ class FakeTransport:
         self.reading = True
         self.closing = False
         self.aborted = False
+        self.half_closed = False
         self.lost = False
         self._loop = asyncio.get_running_loop()
         self._high, self._low = 65536, 16384
@@ -82,8 +83,15 @@ class FakeTransport:
         self.reading = True
         self._loop.call_soon(self._deliver)
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.half_closed = True
+
     def write(self, data: bytes) -> None:
         assert not self.lost, "written after the connection was lost"
+        assert not self.half_closed, "written after this direction was ended"
         self.writes.append(bytes(data))
         if self.stalled:
             self.backlog += len(data)

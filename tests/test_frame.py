@@ -296,6 +296,38 @@ async def test_nothing_is_heard_after_a_violation(name: str, at_once: bool) -> N
 # -- the end -----------------------------------------------------------------------------------------
 
 
+# After one of these it cannot be told where the next frame begins, or it is not wanted.
+UNFRAMED: dict[str, Callable[[Remote], bytes]] = {
+    "reserved bits": lambda remote: remote.frame(BINARY, b"x", rsv=4),
+    "unknown opcode": lambda remote: remote.frame(3),
+    "control frame in fragments": lambda remote: remote.frame(PING, fin=False),
+    "long control frame": lambda remote: remote.frame(PING, bytes(126)),
+    "too big": lambda remote: remote.frame(BINARY, bytes(1001)),
+}
+
+
+@both_sides
+@pytest.mark.parametrize("name", UNFRAMED)
+@in_loop
+async def test_a_server_ends_its_direction_after_a_violation(client: bool, name: str) -> None:
+    with connected(client=client, limits=FrameLimits(max_message_size=1000)) as (
+        connection,
+        remote,
+    ):
+        remote.feed(UNFRAMED[name](remote))
+        await turns()
+        close_code_of(remote)
+        assert remote.transport.half_closed is not client
+        assert not remote.transport.closing
+        # What still comes is read, and thrown away, so that it cannot make the system reset the connection.
+        remote.feed(remote.frame(BINARY, b"x" * 1000), remote.frame(CLOSE, close_payload(1002)))
+        assert connection.messages == []
+        assert not remote.sent()
+        remote.transport._lose()
+        assert connection.closed_by_us
+        assert connection.close_code in (1002, 1009)
+
+
 @both_sides
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4000, 4999])
 @in_loop
