@@ -14,8 +14,8 @@ from libc.string cimport memcpy
 
 from ._debug cimport COUNT_CONNECTION, DEBUG, count, now
 from ._framing cimport (
-    OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, header_size, mask_after, mask_copy, next_mask,
-    write_header,
+    OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT, header_size, mask_after, mask_copy,
+    next_mask, write_header,
 )
 from ._socket cimport send_both, send_now
 from ._wire cimport (CLOSE_ABNORMAL, CLOSE_HEARTBEAT_TIMEOUT, CLOSE_INVALID_TEXT, CLOSE_MANUAL,
@@ -117,7 +117,7 @@ cdef class Connection(Inbound):
         """The upgrade is done."""
 
     def on_message(self, message):
-        """A whole binary message came in, as bytes."""
+        """A whole message came in, as bytes; `is_text` says of which kind."""
 
     def on_closed(self):
         """The connection is gone; `close_code` and `close_reason` say how."""
@@ -439,11 +439,12 @@ cdef class Connection(Inbound):
             return True
         return self.unsent() <= self.limits.high_water
 
-    def send_message(self, bytes message):
-        """Queue one binary message. Raises ConnectionError when the connection is not open."""
+    def send_message(self, bytes message, bint text=False):
+        """Queue one message, of bytes or of UTF-8 text. Raises ConnectionError when it is not open."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(message)
         if self._state != OPEN:
             raise ConnectionError("the connection is not open")
-        memcpy(self.begin(PyBytes_GET_SIZE(message)), PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message))
+        memcpy(self._begin(OPCODE_TEXT if text else OPCODE_BINARY, size), PyBytes_AS_STRING(message), size)
         self.end()
 
     # ---- heartbeat (docs/protocol.md, section 6) ------------------------------------------------------

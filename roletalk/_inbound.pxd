@@ -30,6 +30,8 @@ cdef class Inbound(Protocol):
         readonly object loop
         readonly FrameLimits limits
         readonly bint is_client
+        readonly bint takes_text           # or refuses it, as roletalk's protocol says
+        readonly bint is_text              # the message that is being received
         readonly uint64_t bytes_received   # of messages
         readonly double received_at        # s, when the last read batch began
         object __weakref__
@@ -98,6 +100,8 @@ cdef class Inbound(Protocol):
     cdef bint _frames(self, char* data, Py_ssize_t size) except -1
     cdef int _take_frames(self, char* data, Py_ssize_t size) except -1
     cdef int _receive(self, FrameHeader* frame, char* payload) except -1
+    cdef int _receive_text(self, FrameHeader* frame, char* payload) except -1
+    cdef int _begin_assembly(self, const char* data, Py_ssize_t size) except -1
     cdef bint _begin_body(self, FrameHeader* frame, char* payload, Py_ssize_t there) except -1
     cdef Py_ssize_t _continue_body(self, char* data, Py_ssize_t size) except -1
     cdef int _violation(self, int code, str reason) except -1

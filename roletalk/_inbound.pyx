@@ -57,10 +57,11 @@ cdef class FrameLimits:
 
 cdef class Inbound(Protocol):
     def __init__(self, loop, FrameLimits limits, *, bint is_client, ReadSpace space=None,
-                 Account account=None):
+                 Account account=None, bint takes_text=False):
         self.loop = loop
         self.limits = limits
         self.is_client = is_client
+        self.takes_text = takes_text
         self._space = ReadSpace() if space is None else space
         self._account = Account() if account is None else account
         self._budget = -1
@@ -364,11 +365,7 @@ cdef class Inbound(Protocol):
             if frame.fin:
                 self.bytes_received += size
                 return self.message_received(<uint8_t*>payload, size)
-            self._assembling = True
-            self._fragments = 1
-            self._assembly = WriteBuffer()
-            if size > 0:
-                memcpy(self._assembly.append(size), payload, size)
+            self._begin_assembly(payload, size)
         elif frame.opcode == OPCODE_CONTINUATION:
             if not self._assembling:
                 return self.refuse(CLOSE_PROTOCOL_ERROR, "continuation of nothing")
@@ -384,11 +381,33 @@ cdef class Inbound(Protocol):
                 self._assembling = False
                 self._assembly = None
                 self.bytes_received += assembly.size
-                return self.message_received(<uint8_t*>assembly.data, assembly.size)
+                self.message_received(<uint8_t*>assembly.data, assembly.size)
+                self.is_text = False
         elif frame.opcode == OPCODE_TEXT:
-            return self.refuse(CLOSE_WRONG_MESSAGE_TYPE, "text messages are not spoken here")
+            return self._receive_text(frame, payload)
         else:
             return self.control_received(frame.opcode, payload, size)
+        return 0
+
+    cdef int _begin_assembly(self, const char* data, Py_ssize_t size) except -1:
+        self._assembling = True
+        self._fragments = 1
+        self._assembly = WriteBuffer()
+        if size > 0:
+            memcpy(self._assembly.append(size), data, size)
+        return 0
+
+    cdef int _receive_text(self, FrameHeader* frame, char* payload) except -1:
+        if not self.takes_text:
+            return self.refuse(CLOSE_WRONG_MESSAGE_TYPE, "text messages are not spoken here")
+        if self._assembling:
+            return self.refuse(CLOSE_PROTOCOL_ERROR, "message inside a message")
+        self.is_text = True
+        if not frame.fin:
+            return self._begin_assembly(payload, frame.size)
+        self.bytes_received += frame.size
+        self.message_received(<uint8_t*>payload, frame.size)
+        self.is_text = False
         return 0
 
     cdef void unmask(self) noexcept:

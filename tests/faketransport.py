@@ -168,9 +168,20 @@ class Recorder(Connection):
     """A connection that keeps what it receives."""
 
     def __init__(
-        self, limits: FrameLimits, *, is_client: bool, account: Account | None = None
+        self,
+        limits: FrameLimits,
+        *,
+        is_client: bool,
+        account: Account | None = None,
+        takes_text: bool = False,
     ) -> None:
-        super().__init__(asyncio.get_running_loop(), limits, is_client=is_client, account=account)
+        super().__init__(
+            asyncio.get_running_loop(),
+            limits,
+            is_client=is_client,
+            account=account,
+            takes_text=takes_text,
+        )
         self.messages: list[bytes] = []
         self.closings = 0
 
