@@ -12,7 +12,6 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -207,10 +206,10 @@ class Gate(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         sock = transport.get_extra_info("socket")
-        if sock is not None:
-            asyncio.get_running_loop().call_soon(_unwatch_closed, transport, sock.fileno())
         if self._arrived is not None and not self._arrived(transport):
-            transport.abort()
+            # Not at once: after this call aiofastnet begins to watch the socket, closed or not, and
+            # libuv ends the process over one that is closed while it is watched.
+            asyncio.get_running_loop().call_soon(transport.abort)
         family = getattr(sock, "family", None)
         is_tcp = family in (socket.AF_INET, socket.AF_INET6)
         self._ws.connection_made(transport if is_tcp else _TransportWithoutTcp(transport))
@@ -258,17 +257,6 @@ class Gate(asyncio.Protocol):
         finally:
             if lost is not None:
                 lost(exc)
-
-
-def _unwatch_closed(transport: Any, fd: int) -> None:
-    """Have the loop forget the socket of a transport that was closed while its connection was made.
-
-    aiofastnet has the loop watch the socket after `connection_made`, closed or not; the next socket of
-    that number would then be taken for one that is watched already, and never be heard.
-    """
-    if transport.is_closing():
-        with suppress(NotImplementedError, ValueError):
-            asyncio.get_running_loop().remove_reader(fd)
 
 
 class Admission:

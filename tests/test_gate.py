@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import aiofastnet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -518,3 +520,31 @@ def test_the_sockets_of_those_who_are_turned_away_at_once_are_forgotten(
             await eventually(lambda: server.units)
 
     run(main(), new_loop=new_loop, timeout=10)
+
+
+def test_a_socket_is_not_watched_any_more_when_its_dial_was_given_up() -> None:
+    """libuv ends the process over a socket that is closed and still watched."""
+    watched: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def turn_away(transport: Any) -> bool:
+            watched.append(transport.get_extra_info("socket").fileno())
+            dialling.cancel()
+            return False
+
+        def gate() -> Gate:
+            connection = Recorder(FrameLimits(), is_client=True)
+            return Gate(connection, host="127.0.0.1", target="/", arrived=turn_away)
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            dialling = loop.create_task(aiofastnet.create_connection(loop, gate, "127.0.0.1", port))
+            with pytest.raises(asyncio.CancelledError):
+                await dialling
+            await turns()
+            assert not loop.remove_reader(watched[0])
+
+    # This loop only remembers it.
+    run(main(), debug=False, new_loop=asyncio.SelectorEventLoop)
