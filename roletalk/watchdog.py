@@ -12,6 +12,7 @@ from functools import partial
 from inspect import unwrap
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from ._peer import clock
 
@@ -34,7 +35,8 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        self._watched: set[Heartbeat] = set()
+        # Weakly: a peer that is dropped without being closed is not kept by who looks after it.
+        self._watched: WeakSet[Heartbeat] = WeakSet()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
@@ -56,12 +58,15 @@ class Watchdog:
     def _look_around(self) -> None:
         while True:
             with self._changed:
-                if not self._changed.wait_for(lambda: not self._watched, LOOK):
-                    watched = tuple(self._watched)
-                else:
+                if self._changed.wait_for(lambda: not self._watched, LOOK):
                     self._thread = None
                     return
-            _look(watched, clock())
+            self._look()
+
+    def _look(self) -> None:
+        with self._changed:
+            watched = tuple(self._watched)
+        _look(watched, clock())
 
 
 def _look(watched: Iterable[Heartbeat], now: float) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import os
 import sys
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -134,6 +136,25 @@ def test_there_is_one_thread_while_there_are_peers() -> None:
             await third.listen()
             assert len(watching()) == 1
         await eventually(lambda: not watching())
+
+    run(main())
+
+
+def test_a_peer_that_is_dropped_is_not_kept() -> None:
+    async def drop() -> weakref.ref[roletalk.Peer]:
+        peer = roletalk.Peer()
+        await peer.listen()
+        await peer.listeners[0].close()
+        # What a loop that is closed does to its timers.
+        timer = peer._heartbeat._timer
+        assert timer is not None
+        timer.cancel()
+        return weakref.ref(peer)
+
+    async def main() -> None:
+        dropped = await drop()
+        # It is held for as long as it is looked at.
+        await eventually(lambda: gc.collect() >= 0 and dropped() is None)
 
     run(main())
 
