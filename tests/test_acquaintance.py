@@ -13,6 +13,7 @@ import pytest
 
 import roletalk
 from roletalk.acquaintance import FORGET_AFTER, MAX_DIALS, MAX_WAITING
+from roletalk.backoff import BackOff
 from tests.helpers import eventually, pair, peers, run
 from tests.rawclient import (
     ACQUAINT,
@@ -61,7 +62,7 @@ def test_units_that_are_there_are_told_of_one_that_is_dialled_later() -> None:
 
 
 def test_an_acquaintance_is_dialled_again_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("roletalk.dialer.back_off", lambda attempt: 0.01)
+    monkeypatch.setattr(BackOff, "_next", lambda self: 0.01)
 
     async def main() -> None:
         async with peers("middle", "server", "client") as (middle, server, client):
@@ -452,13 +453,13 @@ def test_a_dead_port_is_dialled_once_whatever_the_path() -> None:
 def test_who_is_not_whom_it_was_introduced_as_is_not_kept_up(
     gone_first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delays: list[int] = []
+    delays: list[BackOff] = []
 
-    def short(attempt: int) -> float:
-        delays.append(attempt)
+    def short(back_off: BackOff) -> float:
+        delays.append(back_off)
         return 0.01
 
-    monkeypatch.setattr("roletalk.dialer.back_off", short)
+    monkeypatch.setattr(BackOff, "_next", short)
 
     async def main() -> None:
         async with peers("peer") as (peer,):
