@@ -24,7 +24,7 @@ from trials.fuzz import CORPUS, INSTRUMENTED, ROOT, TARGETS
 
 WORK = INSTRUMENTED.parent
 FINDS = WORK / "finds"
-MAX_LENGTH = 4096  # bytes of an input
+MAX_LENGTH = 4096  # bytes of an input, where its target says nothing else
 MAX_MEMORY = 2048  # MiB of a process
 SLOW = 25  # s that one input may take
 GRACE = 120.0  # s beyond its time until a process is taken for hung
@@ -80,7 +80,7 @@ def run(target: str, seconds: int, runs: int, *, instrumented: bool) -> Run:
     options = [
         f"-max_total_time={seconds}",
         f"-runs={runs}",
-        f"-max_len={MAX_LENGTH}",
+        f"-max_len={getattr(module, 'MAX_LENGTH', MAX_LENGTH)}",
         f"-rss_limit_mb={MAX_MEMORY}",
         f"-timeout={SLOW}",
         f"-artifact_prefix={FINDS}/{target}-",

@@ -42,6 +42,7 @@ class _Side:
             features=("streams",),
         )
         self.said: list[bytes] = []
+        self.taken: list[bytes] = []
         self.failed = False
 
     def _peer_data(self) -> dict[str, Any]:
@@ -66,6 +67,7 @@ class _Side:
             assert isinstance(json.loads(error.send[1:]), str)
             return [error.send]
         assert before not in (State.DONE, State.FAILED)
+        self.taken.append(message)
         return self._say(answers)
 
     def _say(self, messages: list[bytes]) -> list[bytes]:
@@ -75,6 +77,9 @@ class _Side:
 
     def end(self, challenges: Challenges) -> None:
         self.machine.close()
+        # Nobody here has proved to be a legacy peer.
+        proofs = [json.loads(message[1:]) for message in self.said if message[0] == 2]
+        assert all(proof["proof"] == "" for proof in proofs)
         assert self.machine.state in (State.DONE, State.FAILED)
         if self.machine.done:
             assert self.machine.result.peer.id != self.name
@@ -141,7 +146,13 @@ def _between(source: Source, challenges: Challenges) -> None:
 
 
 def _check(one: _Side, other: _Side) -> None:
-    """Where both are done and have keys, they are connected to each other, in the same manner."""
+    """Who has keys and is done heard the other side; where both are, they agree on the manner."""
+    for side, opposite in ((one, other), (other, one)):
+        if side.machine.done and side.keys:
+            assert side.taken[0] == opposite.said[0]
+            assert json.loads(side.taken[1][1:]) in [
+                json.loads(message[1:]) for message in opposite.said if message[0] == 2
+            ]
     if not (one.machine.done and other.machine.done and one.keys and other.keys):
         return
     mine, theirs = one.machine.result, other.machine.result

@@ -18,6 +18,7 @@ from trials.fuzz import reference
 from trials.fuzz.source import Cutter, Source, cutter, pattern
 from trials.fuzz.still import StillTransport
 
+MAX_LENGTH: Final = 600  # bytes of an input: what it stands for is longer
 LOOP: Final = asyncio.new_event_loop()
 STREAM_BUFFER: Final = 1 << 20
 FIRST_SERIAL: Final = 1000  # the correlations below are an attacker's

@@ -31,6 +31,7 @@ SIZES: Final = (
     65_536,
 )
 LARGEST: Final = (16 << 20, 5000, 100, 0)  # of a message
+MAX_LENGTH: Final = 1000  # bytes of an input: what it stands for is longer
 LOOP: Final = StillLoop()
 
 
