@@ -16,6 +16,9 @@ MAX_URL_CHARS = 2048
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _CONTROL_OR_BLANK = re.compile(r"[\x00-\x20\x7f-\xa0]")
+# RFC 6874, and what else a system may call an interface.
+_ZONE = re.compile(r"[A-Za-z0-9._~%-]+\Z")
+_NETLOC = re.compile(r"(?:[^\[\]]*@)?(?:\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?\Z")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?\Z")
 
 # An introduced address may be dialled when the introducer's own is in the same of these.
@@ -81,14 +84,17 @@ class Address:
         host = parts.hostname or ""
         if not host:
             raise ValueError(f"the URL {shown} has no host")
-        if not _HOST_NAME.match(host):
-            try:
-                ipaddress.ip_address(host.partition("%")[0])
-            except ValueError:
-                raise ValueError(f"the URL {shown} has a malformed host") from None
+        is_bracketed = "[" in parts.netloc
+        is_host = _is_ip(host) if is_bracketed else _HOST_NAME.match(host)
+        if not is_host or is_bracketed != (":" in host) or not _NETLOC.match(parts.netloc):
+            raise ValueError(f"the URL {shown} has a malformed host")
         if port == 0:
             raise ValueError(f"the URL {shown} has port 0, which nobody listens on")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        try:
+            target.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the URL {shown} has characters that UTF-8 cannot hold") from None
         return cls(url, parts.scheme == "wss", host, port or _DEFAULT_PORTS[parts.scheme], target)
 
     @property
@@ -133,6 +139,13 @@ def may_dial(host: str, introducer_hosts: frozenset[str]) -> bool:
         if own_ip is not None and any(ip in net and own_ip in net for net in _NEIGHBOURHOODS):
             return True
     return False
+
+
+def _is_ip(host: str) -> bool:
+    """Whether it is an IP address, an IPv6 one with or without a zone."""
+    number, percent, zone = host.partition("%")
+    ip = _ip(number)
+    return ip is not None and (not percent or (ip.version == 6 and _ZONE.match(zone) is not None))
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -197,6 +197,7 @@ class Gate(asyncio.Protocol):
             2048,  # read_buffer_init_size
         )
         self.transport: Any = None
+        self._is_turned_away = False
 
     async def wait_upgraded(self) -> None:
         """Wait for the end of the upgrade.  Raises what picows makes of a response that is none."""
@@ -210,11 +211,14 @@ class Gate(asyncio.Protocol):
             # Not at once: after this call aiofastnet begins to watch the socket, closed or not, and
             # libuv ends the process over one that is closed while it is watched.
             asyncio.get_running_loop().call_soon(transport.abort)
+            self._is_turned_away = True
         family = getattr(sock, "family", None)
         is_tcp = family in (socket.AF_INET, socket.AF_INET6)
         self._ws.connection_made(transport if is_tcp else _TransportWithoutTcp(transport))
 
     def data_received(self, data: bytes) -> None:
+        if self._is_turned_away:
+            return
         searched = max(len(self._head) - len(HEADERS_END) + 1, 0)
         self._head += data
         end = self._head.find(HEADERS_END, searched)
@@ -284,13 +288,6 @@ class Admission:
         self.found_somebody = False
         self.unit: Unit | None = None
         self.link = Link(peer, self, is_client=dialer is not None)
-        self.result: asyncio.Future[Unit] = peer.loop.create_future()
-        self._timer = peer.loop.call_later(peer.handshake_timeout, self._out_of_time)
-        peer._lobby.enter(self, stranger=dialer is None)
-        if host is not None:
-            peer._lobby.let_in(self, host)
-        # What strangers fail at is logged where it happens: nobody may be waiting for the result.
-        self.result.add_done_callback(_retrieve)
         self.gate = Gate(
             self.link,
             host=dialer.address.host_header if dialer is not None else None,
@@ -298,6 +295,13 @@ class Admission:
             arrived=self._arrived,
             lost=self._lost_early,
         )
+        self.result: asyncio.Future[Unit] = peer.loop.create_future()
+        self._timer = peer.loop.call_later(peer.handshake_timeout, self._out_of_time)
+        peer._lobby.enter(self, stranger=dialer is None)
+        if host is not None:
+            peer._lobby.let_in(self, host)
+        # What strangers fail at is logged where it happens: nobody may be waiting for the result.
+        self.result.add_done_callback(_retrieve)
 
     # -- the gate's and the link's calls, in the order they come
 

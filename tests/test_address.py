@@ -17,6 +17,7 @@ from roletalk.address import MAX_URL_CHARS, Address, introduced, may_dial
         ("WS://Example.ORG:1/", False, "example.org", 1, "/", "example.org:1"),
         ("ws://my_host-1:65535/x/", False, "my_host-1", 65535, "/x/", "my_host-1:65535"),
         ("ws://h/?q", False, "h", 80, "/?q", "h:80"),
+        ("ws://[fe80::1%25eth0]:1", False, "fe80::1%25eth0", 1, "/", "[fe80::1%25eth0]:1"),
     ],
 )
 def test_parse(url: str, secure: bool, host: str, port: int, target: str, host_header: str) -> None:
@@ -60,6 +61,14 @@ def test_parse_a_unix_socket() -> None:
         ("ws://h<>:1", "malformed host"),
         ("ws://-h:1", "malformed host"),
         ("ws://" + "h" * 64, "malformed host"),
+        ("ws://[::1%\\eth0]:1", "malformed"),
+        ("ws://[::1%]:1", "malformed"),
+        ("ws://127.0.0.1%eth0:1", "malformed host"),
+        ("ws://[::1]x:1", "malformed"),
+        ("ws://[127.0.0.1]:1", "malformed"),
+        ("ws://[v1.x]:1", "malformed"),
+        ("ws://[::1]\udcfd", "malformed"),
+        ("ws://h/?\udcfd", "UTF-8 cannot hold"),
         ("ws+unix://run/peer.sock", "absolute path"),
         ("ws+unix:", "absolute path"),
         ("ws://h/" + "x" * MAX_URL_CHARS, f"over {MAX_URL_CHARS}"),

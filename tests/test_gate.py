@@ -415,6 +415,21 @@ def test_no_cycle_keeps_what_took_a_connection_in() -> None:
     run(main(), debug=False)
 
 
+def test_a_gate_that_cannot_be_made_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> Gate:
+        raise ValueError("no such gate")
+
+    async def main() -> None:
+        async with peers("server") as (server,):
+            server.bind()
+            monkeypatch.setattr("roletalk.gate.Gate", refuse)
+            with pytest.raises(ValueError, match="no such gate"):
+                Admission(server)
+            assert server.stats()["handshakes"] == 0
+
+    run(main())
+
+
 # -- the budget of strangers -------------------------------------------------------------------------
 
 

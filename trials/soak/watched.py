@@ -19,7 +19,8 @@ class WatchedPeer(Peer):
     """Units tell of their last connection only, and the soak wants to know of each one."""
 
     def __init__(self, told: Callable[[dict[str, Any]], None], **options: Any) -> None:
-        super().__init__(**options)
+        # Handlers fail on purpose here, and each line has to be looked at.
+        super().__init__(max_log_lines=1_000_000, max_log_lines_in_all=1_000_000, **options)
         self._told = told
         self._losses: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
 

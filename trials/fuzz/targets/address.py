@@ -35,6 +35,8 @@ def test_one(data: bytes) -> None:
         assert text
         # Nothing that could end a line of the request, or part it.
         assert not any(ord(character) <= 32 or 127 <= ord(character) <= 160 for character in text)
+    address.target.encode()
+    address.host_header.encode("ascii")
     assert address.target.startswith("/")
     assert not set(address.host) & set("@/?#\\")
     assert url.partition(":")[0].lower() == ("wss" if address.secure else "ws")
