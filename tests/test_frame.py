@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import tracemalloc
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec
@@ -30,6 +31,7 @@ from tests.rawclient import (
     TEXT,
     close_payload,
     encode_frame,
+    frame_header,
 )
 
 P = ParamSpec("P")
@@ -149,12 +151,39 @@ async def test_the_limit_holds_before_the_last_fragment() -> None:
         assert close_code_of(remote) == 1009
 
 
+@both_sides
+@pytest.mark.parametrize("is_fragment", [False, True], ids=["message", "continuation"])
+@pytest.mark.parametrize(
+    ("size", "code"),
+    [
+        (2**64 - 1, 1002),
+        (2**63, 1002),
+        (2**63 - 1, 1009),
+        (2**63 - 14, 1009),
+        (2**32 + 5, 1009),
+        (2**31, 1009),
+    ],
+)
 @in_loop
-async def test_a_length_beyond_all_memory_is_refused_from_the_header() -> None:
-    with connected() as (connection, remote):
-        remote.feed(bytes([0x80 | BINARY, 0x80 | 127]) + (2**63 - 1).to_bytes(8, "big") + b"mask")
+async def test_a_length_beyond_all_memory_is_refused_from_the_header(
+    client: bool, is_fragment: bool, size: int, code: int
+) -> None:
+    with connected(client=client) as (connection, remote):
+        if is_fragment:
+            remote.feed(remote.frame(BINARY, b"begun", fin=False))
+        opcode = CONTINUATION if is_fragment else BINARY
+        mask = None if client else b"mask"
+        header = frame_header(opcode, size, mask=mask, length_bytes=8)
+        tracemalloc.start()
+        try:
+            remote.feed(header, b"x" * 10_000)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 1 << 20
         await eventually(lambda: connection.state == ConnectionState.CLOSED)
-        assert connection.close_code == 1009
+        assert connection.close_code == code
+        assert connection.messages == []
 
 
 @in_loop

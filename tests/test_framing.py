@@ -135,6 +135,18 @@ def test_a_length_has_no_sign_bit(from_client: bool, size: int) -> None:
     bad(raw.frame_header(raw.BINARY, size, mask=mask), from_client=from_client)
 
 
+@from_both
+@pytest.mark.parametrize(
+    "size",
+    [*range(2**63 - 15, 2**63), 2**32 - 1, 2**32, 2**32 + 5, 2**33 - 14, 2**40 + 126, 2**62],
+)
+def test_a_length_is_neither_narrowed_nor_added_to(from_client: bool, size: int) -> None:
+    mask = KEY if from_client else None
+    header = raw.frame_header(raw.BINARY, size, mask=mask, length_bytes=8)
+    parsed = parse_frame_header(header, from_client=from_client)
+    assert parsed == (raw.BINARY, True, mask, len(header), size)
+
+
 @given(st.binary(max_size=20), st.booleans())
 def test_any_bytes_are_a_header_a_violation_or_too_few(data: bytes, from_client: bool) -> None:
     try:
