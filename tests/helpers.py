@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import roletalk
+from tools.sanitized import is_sanitized
 
 T = TypeVar("T")
 
-TIMEOUT = 30.0  # s, of a whole test: what hangs fails
+TIMEOUT = 300.0 if is_sanitized() else 30.0  # s, of a whole test: what hangs fails
 
 
 def loop_factory() -> asyncio.AbstractEventLoop:

@@ -260,6 +260,7 @@ needs_proc = pytest.mark.skipif(
 
 
 @pytest.mark.slow
+@pytest.mark.footprint
 @needs_proc
 @pytest.mark.parametrize("count", [1, 1024])
 @pytest.mark.parametrize("opener", ["reads", "writes"])
@@ -281,6 +282,7 @@ def test_a_reader_that_sleeps_costs_neither_process_more_than_the_bound(
 
 
 @pytest.mark.slow
+@pytest.mark.footprint
 @needs_proc
 def test_nothing_grows_with_streams_that_are_over() -> None:
     with script("comings_and_goings") as process:

@@ -1,7 +1,8 @@
 """A pytest plugin that makes sure which build of roletalk the tests run on.
 
 `pytest -p tools.pytest_built --built=release` refuses to start unless the roletalk it imports is
-that build, whole, and of this checkout.  Importing it before any test module does also settles
+that build, whole, and of this checkout.  On `sanitize`, which checks what the debug build does and
+more, tests marked `footprint` are skipped.  Importing it before any test module does also settles
 that they all get this one.
 """
 
@@ -13,10 +14,15 @@ from pathlib import Path
 import pytest
 from aiofastnet import __version__ as installed
 
+from tools.sanitized import is_sanitized
+
 SOURCES = Path(__file__).resolve().parent.parent / "roletalk"
 PACKAGES = {
     "release": SOURCES,
-    "debug": SOURCES.parent / "build" / "debug" / "lib" / "roletalk",
+    **{
+        variant: SOURCES.parent / "build" / variant / "lib" / "roletalk"
+        for variant in ("debug", "sanitize")
+    },
 }
 
 
@@ -40,8 +46,19 @@ def pytest_configure(config: pytest.Config) -> None:
         found = import_module(f"roletalk.{name}").__file__
         if found is None or Path(found).resolve().parent != package:
             raise pytest.UsageError(f"roletalk.{name} comes from {found}, not from {package}")
-    if import_module("roletalk._debug").is_debug_build() != (variant == "debug"):
+    if import_module("roletalk._debug").is_debug_build() == (variant == "release"):
         raise pytest.UsageError(f"{package} does not hold the {variant} build")
+    if (variant == "sanitize") != is_sanitized():
+        raise pytest.UsageError("AddressSanitizer goes with the build named sanitize")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("built") != "sanitize":
+        return
+    meaningless = pytest.mark.skip(reason="the sanitizers take memory of their own, and keep more")
+    for item in items:
+        if item.get_closest_marker("footprint"):
+            item.add_marker(meaningless)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

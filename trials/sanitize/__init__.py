@@ -1,0 +1,1 @@
+"""The test suite on a build with AddressSanitizer and UndefinedBehaviorSanitizer."""
