@@ -96,7 +96,7 @@ fuzz: build $(VENV)/.fuzz ## fuzz every parser, each for FUZZ_SECONDS
 sanitize: $(VENV)/.installed ## run the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(PY) -m trials.sanitize $(TRIAL_ARGS)
 
-leaks: build ## 100,000 connects, requests, streams and closes: nothing may be left
+leaks: build debug ## 100,000 connects, requests, streams and closes: nothing may be left
 	@$(PY) -m trials.leaks $(TRIAL_ARGS)
 
 faults: build ## resets, dead links, killed and stalled peers, with figures

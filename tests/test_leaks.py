@@ -17,6 +17,9 @@ import trustme
 
 import roletalk
 from tests.helpers import eventually, run
+from trials.leaks.__main__ import faults
+from trials.leaks.__main__ import run as run_action
+from trials.leaks.actions import ACTIONS
 
 ROOT = Path(__file__).parent.parent
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -209,6 +212,7 @@ SCRIPTS = {script.__name__: script for script in (cycles, new_peers, refused, re
 
 
 @pytest.mark.slow
+@pytest.mark.footprint
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_nothing_grows(script: str) -> None:
@@ -221,6 +225,15 @@ def test_nothing_grows(script: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.footprint
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("action", ACTIONS)
+def test_nothing_is_left_of_what_is_over(action: str) -> None:
+    left = run_action(action, 800, debug=False)
+    assert not faults(left), left
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+"""The measured process: ``python -m trials.leaks.child ACTION COUNT`` prints what is left, as JSON.
+
+COUNT actions in `ROUNDS` rounds.  After each, everything that can be counted is counted.  What grows
+is told from the second half: the first one fills what stays for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import linear_regression
+from typing import Final
+
+from roletalk._debug import is_debug_build, live_objects
+
+from .actions import ACTIONS
+
+ROUNDS: Final = 20
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the process holds.  blocks: of Python's allocator.  memory: resident, in bytes.
+
+    references: of all objects together; 0 but on a Python that counts them (--with-pydebug).
+    """
+
+    files: int
+    tasks: int
+    objects: int
+    blocks: int
+    references: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of `count` actions.
+
+    growth: from half of them on, but of its memory what a straight line through all footprints since
+    then grows.  cycles: objects that only the garbage collector found, of all actions.  alive: of the
+    compiled kinds, when all peers were closed; always 0 on the release build.
+    """
+
+    action: str
+    count: int
+    seconds: float
+    growth: Footprint
+    cycles: int
+    alive: int
+    debug: bool
+
+
+async def settled() -> tuple[Footprint, int]:
+    """The footprint, when what has just ended is gone, and how many objects were in cycles."""
+    cycles = 0
+    for _ in range(4):
+        await asyncio.sleep(0.01)
+        cycles += gc.collect()
+    references = getattr(sys, "gettotalrefcount", int)()
+    memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return (
+        Footprint(
+            files=len(os.listdir("/proc/self/fd")),
+            tasks=len(asyncio.all_tasks()),
+            objects=len(gc.get_objects()),
+            blocks=sys.getallocatedblocks(),
+            references=references,
+            memory=memory,
+        ),
+        cycles,
+    )
+
+
+async def measure(name: str, count: int) -> Left:
+    """Do it.  The garbage collector runs between rounds only, so that it hides nothing."""
+    each = count // ROUNDS
+    footprints: list[Footprint] = []
+    cycles = 0
+    before = sum(live_objects().values())
+    began = time.monotonic()
+    async with ACTIONS[name]() as work:
+        gc.collect()
+        gc.disable()
+        for _ in range(ROUNDS):
+            await work(each)
+            footprint, more = await settled()
+            footprints.append(footprint)
+            cycles += more
+        gc.enable()
+    seconds = time.monotonic() - began
+    await settled()
+    alive = sum(live_objects().values()) - before
+    return Left(name, each * ROUNDS, seconds, growth(footprints), cycles, alive, is_debug_build())
+
+
+def growth(footprints: list[Footprint]) -> Footprint:
+    """From the middle one to the last."""
+    half = footprints[len(footprints) // 2 - 1 :]
+    first, last = asdict(half[0]), asdict(half[-1])
+    slope = linear_regression(range(len(half)), [each.memory for each in half]).slope
+    grown = {name: last[name] - first[name] for name in first}
+    return Footprint(**{**grown, "memory": round(slope * (len(half) - 1))})
+
+
+def main() -> None:
+    import uvloop
+
+    name, count = sys.argv[1:]
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    left = loop.run_until_complete(measure(name, int(count)))
+    print(json.dumps(asdict(left)))
+
+
+if __name__ == "__main__":
+    main()
