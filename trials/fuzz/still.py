@@ -86,6 +86,12 @@ class StillTransport:
     def writelines(self, parts: Iterable[bytes]) -> None:
         self.write(b"".join(parts))
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        assert not self.lost, "ended after the connection was lost"
+
     def close(self) -> None:
         if not self.closing:
             self.closing = True

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from roletalk.acquaintance import MAX_DIALS, MAX_WAITING, Acquaintances
 from roletalk.errors import ProtocolError
+from roletalk.remote_log import RemoteLog
 from trials.fuzz.source import Source
 from trials.fuzz.targets import address
 
@@ -48,6 +49,7 @@ class _Peer:
 
     def __init__(self) -> None:
         self.drops = 0
+        self.remote_log = RemoteLog(1, 1)
 
     def unit(self, unit_id: str) -> object | None:
         return self if unit_id == "known" else None
@@ -67,7 +69,7 @@ def test_one(data: bytes) -> None:
             acquaintances.received(unit, text)
         except ProtocolError as error:
             assert error.close_code == 4006
-    dialled = [*acquaintances._dialling, *(each.place for _, each in acquaintances._waiting)]
+    dialled = [*acquaintances._dialling, *(each.address.place for each in acquaintances._waiting)]
     assert len(set(dialled)) == len(dialled)
     assert len(acquaintances._dialling) <= MAX_DIALS
     assert len(acquaintances._waiting) <= MAX_WAITING
