@@ -13,7 +13,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.string cimport memcpy
 
-from ._buffer import MAX_STRANGERS_BYTES
+from . import _buffer
 
 from ._debug cimport now
 from ._framing cimport (
@@ -40,7 +40,7 @@ cdef enum:
     KEPT_REST = 1048576
 
 
-cdef Py_ssize_t MOST_OF_STRANGERS = MAX_STRANGERS_BYTES
+cdef Py_ssize_t MOST_OF_STRANGERS = _buffer.MAX_STRANGERS_BYTES
 
 
 cdef class FrameLimits:

@@ -1,7 +1,7 @@
 """What one unit has in flight: its connections, dispatch, answers, and the handlers that run for it."""
 
 import asyncio
-from logging import DEBUG, ERROR, INFO
+import logging
 
 import msgspec
 
@@ -96,7 +96,7 @@ cdef class Link(Connection):
     cdef int broke(self, object error) except -1:
         about = self.unit.id if self.unit is not None else self.owner.whom
         self.peer.remote_log.log(
-            ERROR, about, "error while receiving; closing this connection", error=error)
+            logging.ERROR, about, "error while receiving; closing this connection", error=error)
         return 0
 
     cdef Py_ssize_t body_offset(self, const uint8_t* head) except -1:
@@ -553,7 +553,7 @@ cdef class UnitCore(Responder):
         try:
             (<RequestContext>context).finish(MSG_RESOLVE, value)
         except (TypeError, ValueError) as error:
-            self.log(ERROR, "the reply of handler %s to event '%s' cannot be encoded",
+            self.log(logging.ERROR, "the reply of handler %s to event '%s' cannot be encoded",
                      (name_of(handler.function), context.event), error)
             (<RequestContext>context).finish(MSG_REJECT, "internal error")
         return 0
@@ -566,14 +566,15 @@ cdef class UnitCore(Responder):
                 if isinstance(error, BadPayload):
                     self.peer.drop("messages with a payload that does not decode")
                 else:
-                    self.log(INFO, "handler %s turned a message down: '%s'",
+                    self.log(logging.INFO, "handler %s turned a message down: '%s'",
                              (name_of(handler.function), text), None)
                 return 0
         elif isinstance(error, StreamError) and _has_lost_stream(context):
-            self.log(DEBUG, "the stream of handler %s is over: %s", (name_of(handler.function), error), None)
+            self.log(logging.DEBUG, "the stream of handler %s is over: %s",
+                     (name_of(handler.function), error), None)
             text = "internal error"
         else:
-            self.log(ERROR, "error in handler %s of role '%s', event '%s'",
+            self.log(logging.ERROR, "error in handler %s of role '%s', event '%s'",
                      (name_of(handler.function), handler.role.name, context.event), error)
             text = "internal error"
             if self.peer.expose_errors:

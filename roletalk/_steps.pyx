@@ -7,7 +7,7 @@ which does what the task would do: it times each step, and takes the handler's r
 
 import asyncio
 import collections.abc
-from logging import ERROR
+import logging
 
 from ._debug cimport coarse_now
 from ._task cimport blame, name_of
@@ -63,7 +63,7 @@ cdef class Steps:
                 self.context.unit.handler_failed(self.handler, self.context, error, task)
         except Exception as exc:
             self.context.unit.log(
-                ERROR, "error while answering for handler %s", (name_of(self.handler.function),), exc)
+                logging.ERROR, "error while answering for handler %s", (name_of(self.handler.function),), exc)
         if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, SystemExit)):
             raise error
         return 0

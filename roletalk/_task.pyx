@@ -10,7 +10,7 @@ Each step is timed: a remote peer that hears nothing for a few seconds closes it
 import asyncio
 import asyncio.base_tasks
 import inspect
-from logging import ERROR, WARNING
+import logging
 
 from cpython.object cimport PyObject
 cimport cython
@@ -235,7 +235,7 @@ cdef class HandlerTask:
             self.context.unit.handler_returned(self.handler, self.context, value, self._if_known())
         except Exception as exc:
             self.context.unit.log(
-                ERROR, "error while answering for handler %s", (name_of(self.handler.function),), exc)
+                logging.ERROR, "error while answering for handler %s", (name_of(self.handler.function),), exc)
         finally:
             self._end(state, value if state == FINISHED else None)
         return 0
@@ -246,7 +246,7 @@ cdef class HandlerTask:
             self.context.unit.handler_failed(self.handler, self.context, error, self._if_known())
         except Exception as exc:
             self.context.unit.log(
-                ERROR, "error while answering for handler %s", (name_of(self.handler.function),), exc)
+                logging.ERROR, "error while answering for handler %s", (name_of(self.handler.function),), exc)
         finally:
             self._end(CANCELLED if isinstance(error, _CancelledError) else FINISHED, error)
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -534,7 +534,7 @@ cdef HandlerTask new_task(object loop, object coroutine, object variables, Handl
 
 cdef int blame(Handler handler, Context context, double seconds) except -1:
     return context.unit.log(
-        WARNING,
+        logging.WARNING,
         "handler %s of role '%s', event '%s' held the event loop for %.2f s: remote peers that hear "
         "nothing for that long may close their connections",
         (name_of(handler.function), handler.role.name, context.event, seconds), None)

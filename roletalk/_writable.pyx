@@ -1,6 +1,6 @@
 """The writing end of a stream."""
 
-from logging import WARNING
+import logging
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
@@ -135,7 +135,7 @@ cdef class WritableStream(Stream):
             return 0
         if self.is_awaited():
             self.unit.log(
-                WARNING, "a handler returned before its stream had written everything: await write()",
+                logging.WARNING, "a handler returned before its stream had written everything: await write()",
                 (), None)
             return self.abort_with("a write was not awaited")
         return self._finish_now()
