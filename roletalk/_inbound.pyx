@@ -186,6 +186,7 @@ cdef class Inbound(Protocol):
             Py_ssize_t size = fresh
             bint had_body = self._body is not None
             bint reads_into_space = rest is None and not self._reads_into_body
+            bint is_over
         if rest is not None:
             rest.size += fresh
             data, size = rest.data, rest.size
@@ -203,8 +204,10 @@ cdef class Inbound(Protocol):
                 pass
             # Not before: what comes along with the message that lifts it is a unit's.
             if self._budget >= 0 and not self._is_deaf:
-                self._budget -= fresh
-                if self._budget < 0:
+                is_over = fresh > self._budget
+                # Never below 0: what it keeps would be taken for a unit's.
+                self._budget = max(self._budget - fresh, 0)
+                if is_over:
                     self._is_deaf = True
                     self.over_budget()
             self._expects_body = had_body or self._body is not None
