@@ -47,7 +47,8 @@ class Asked:
             yield
         finally:
             told.remove(tell)
-            if not told:
+            # Not what another one took after it came.
+            if not told and self._told.get(loop) is told:
                 self._release(loop)
 
     def _came(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -45,10 +45,16 @@ class Watchdog:
         with self._changed:
             self._watched.add(heartbeat)
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._look_around, name="roletalk watchdog", daemon=True
                 )
-                self._thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    # Nobody is named then; all else works.
+                    _log.warning("no watchdog thread: %s", error)
+                else:
+                    self._thread = thread
 
     def unwatch(self, heartbeat: Heartbeat) -> None:
         with self._changed:
@@ -72,7 +78,9 @@ class Watchdog:
 def _look(watched: Iterable[Heartbeat], now: float) -> None:
     by_thread: dict[int, list[Heartbeat]] = {}
     for heartbeat in watched:
-        by_thread.setdefault(heartbeat.thread, []).append(heartbeat)
+        # A loop that has ended or stopped goes round no more, and its thread may have another one.
+        if heartbeat.peer.loop.is_running():
+            by_thread.setdefault(heartbeat.thread, []).append(heartbeat)
     for thread, heartbeats in by_thread.items():
         late = max(now - heartbeat.due for heartbeat in heartbeats)
         # Told once, however long it lasts and however many peers there are.
@@ -93,7 +101,8 @@ def holder(peers: Iterable[Peer], frame: FrameType) -> str:
     """Who is at work in `frame`, the innermost of a loop's thread, and where: the handler, middleware or
     callback of one of `peers` if it is one."""
     at = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-    with suppress(RuntimeError):  # something was added while it was looked at
+    # Something was added while it was looked at, or an object of the program's raised.
+    with suppress(Exception):
         names = {
             code: name
             for peer in peers
