@@ -117,7 +117,7 @@ cdef class Inbound(Protocol):
                 buf[0] = PyBytes_AS_STRING(self._body) + self._body_filled
                 return NoResult.OK
         buf_len[0] = self._space.size
-        if self._budget >= 0:
+        if self._budget >= 0 and not self._is_deaf:
             buf_len[0] = min(buf_len[0], self._budget + 1)
         if not self._reads_into_rest:
             buf[0] = self._space.data

@@ -149,6 +149,23 @@ def test_parts_of_messages_of_strangers_together() -> None:
     run(main(), debug=False)
 
 
+def test_a_stranger_beyond_its_bytes_leaves_nothing_in_the_account() -> None:
+    async def main() -> None:
+        account = Account()
+        connection = Recorder(FrameLimits(), is_client=False, account=account)
+        remote = Remote(connection, Gate(connection, budget=STRANGER_BYTES))
+        remote.transport.feed(raw.frame_header(raw.BINARY, 500_000) + bytes(STRANGER_BYTES // 2))
+        assert account.strangers > 0
+        remote.transport.feed(bytes(STRANGER_BYTES))
+        assert connection.close_code == 1009
+        assert account.strangers == account.kept == 0
+        connection.abort()
+        remote.transport._lose()
+        assert account.strangers == account.kept == 0
+
+    run(main(), debug=False)
+
+
 def test_answers_of_handlers_that_ran_when_reading_stopped() -> None:
     async def main() -> None:
         limits: dict[str, Any] = {
