@@ -77,7 +77,7 @@ class Listener:
         if not self._peer._lobby.has_room(host):
             self._peer.count_drop("connections beyond those that may be without authentication")
             # The server closes the socket, and says nothing of it outside asyncio's debug mode.
-            raise ConnectionRefusedError("too many connections that have not authenticated")
+            raise ConnectionRefusedError("too many strangers, or too fast")
         return Admission(self._peer, listener=self, host=host).gate
 
     @property

@@ -34,6 +34,10 @@ def leaves_descriptors(descriptor: int) -> bool:
     return most == resource.RLIM_INFINITY or descriptor < most - min(SPARE_DESCRIPTORS, most // 4)
 
 
+def _is_local(host: str) -> bool:
+    return host in ("", "::1") or host.startswith("127.")
+
+
 class Lobby:
     """All admissions under way; those of strangers, who dialled us, are limited in number and rate."""
 
@@ -54,9 +58,7 @@ class Lobby:
 
     def has_room(self, host: str | None) -> bool:
         """Whether a further stranger may come from `host`; empty for a Unix socket, None: unknown."""
-        if host is None or host in ("", "::1") or host.startswith("127."):
-            return not self.full
-        return not self.full and self._by_host[host] < MAX_STRANGERS_PER_ADDRESS
+        return not self.full and (host is None or self._may_come(host))
 
     def enter(self, admission: Admission, *, stranger: bool) -> None:
         """A handshake begins; a stranger counts from the moment that its socket is accepted."""
@@ -68,30 +70,29 @@ class Lobby:
         """Whether a stranger may stay whose address is known now: `host`, empty for a Unix socket."""
         if self._strangers.get(admission) is not None:
             return True
-        local = host in ("", "::1") or host.startswith("127.")
-        if not local and (
-            self._by_host[host] >= MAX_STRANGERS_PER_ADDRESS or self._comes_too_fast(host)
-        ):
+        if not self._may_come(host):
             return False
         self._strangers[admission] = host
         self._by_host[host] += 1
+        if not _is_local(host):
+            self._arrivals[host] += 1
+            self._arrivals_in_all += 1
         return True
 
-    def _comes_too_fast(self, host: str) -> bool:
+    def _may_come(self, host: str) -> bool:
+        if _is_local(host):
+            return True
         now = self._clock()
         if now >= self._second_ends:
             self._second_ends = now + 1.0
             self._arrivals.clear()
             self._arrivals_in_all = 0
-        # One address cannot use up what is there for all.
-        if (
-            self._arrivals[host] >= MAX_ARRIVALS_PER_ADDRESS
-            or self._arrivals_in_all >= MAX_ARRIVALS
-        ):
-            return True
-        self._arrivals[host] += 1
-        self._arrivals_in_all += 1
-        return False
+        # Those that one address has too many of do not use up what is there for all.
+        return (
+            self._by_host[host] < MAX_STRANGERS_PER_ADDRESS
+            and self._arrivals[host] < MAX_ARRIVALS_PER_ADDRESS
+            and self._arrivals_in_all < MAX_ARRIVALS
+        )
 
     def leave(self, admission: Admission, *, lingers: bool = False) -> None:
         """Its handshake is over, one way or the other; more than one call does no harm.
