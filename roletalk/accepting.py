@@ -28,9 +28,14 @@ class ListeningSocket(socket.socket):
     """
 
     def __init__(self, bound: Any, turned_away: Callable[[], None]) -> None:
-        super().__init__(bound.family, bound.type, bound.proto, fileno=bound.dup().detach())
+        spare = os.open(os.devnull, os.O_RDONLY)
+        try:
+            super().__init__(bound.family, bound.type, bound.proto, fileno=bound.dup().detach())
+        except BaseException:
+            os.close(spare)
+            raise
         self._turned_away = turned_away
-        self._spare = os.open(os.devnull, os.O_RDONLY)
+        self._spare = spare
 
     def accept(self) -> tuple[socket.socket, Any]:
         try:

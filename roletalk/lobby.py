@@ -112,7 +112,7 @@ class Lobby:
         return len(self._admissions)
 
     def clear(self, reason: RoletalkError) -> None:
-        """Turn everybody away."""
-        for admission in tuple(self._admissions):
+        """Turn everybody away, and those who linger."""
+        for admission in {*self._admissions, *self._strangers}:
             admission.fail(reason)
             admission.abort()

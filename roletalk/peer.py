@@ -343,6 +343,9 @@ class Peer(PeerCore):
             self._refuse_when_closing()
             listener = Listener(self, ssl, path)
             await listener._start(host, port, backlog)
+            if self.closing:
+                await listener.close()
+            self._refuse_when_closing()
             self._listeners.add(listener)
             self._heartbeat.start()
             return listener
@@ -568,7 +571,7 @@ class Peer(PeerCore):
     ) -> None:
         """Run until the peer is closed; closes it when cancelled, and when the process gets SIGTERM.
 
-        On SIGTERM it drains and closes, in `timeout` seconds, and returns, so that the program goes on
+        On SIGTERM it drains and closes, in `timeout` seconds and a little more, and returns, so that the program goes on
         to its end; a second SIGTERM ends the process at once.  The signal is left alone with
         ``handle_sigterm=False``, where the program handles it itself, and outside of the main thread.
         """

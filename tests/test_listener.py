@@ -413,3 +413,17 @@ def test_the_backlog_is_the_systems_and_few_are_taken_in_at_a_time(
                 sock.close()
 
     run(main())
+
+
+def test_a_peer_that_is_closed_while_it_begins_to_listen_does_not() -> None:
+    async def main() -> None:
+        peer = roletalk.Peer()
+        # A name has to be looked up, which lets others have their turn.
+        listening = asyncio.ensure_future(peer.listen("localhost"))
+        await asyncio.sleep(0)
+        await peer.close()
+        with pytest.raises(RuntimeError, match="closed or closing"):
+            await listening
+        assert peer.listeners == ()
+
+    run(main())
