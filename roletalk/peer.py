@@ -571,8 +571,8 @@ class Peer(PeerCore):
     ) -> None:
         """Run until the peer is closed; closes it when cancelled, and when the process gets SIGTERM.
 
-        On SIGTERM it drains and closes, in `timeout` seconds and a little more, and returns, so that the program goes on
-        to its end; a second SIGTERM ends the process at once.  The signal is left alone with
+        On SIGTERM it drains and closes, in `timeout` seconds and a little more, and returns, so that the
+        program goes on to its end; a second SIGTERM ends the process at once.  The signal is left alone with
         ``handle_sigterm=False``, where the program handles it itself, and outside of the main thread.
         """
         self.bind()
