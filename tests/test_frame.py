@@ -168,7 +168,8 @@ async def test_the_limit_holds_before_the_last_fragment() -> None:
 async def test_a_length_beyond_all_memory_is_refused_from_the_header(
     client: bool, is_fragment: bool, size: int, code: int
 ) -> None:
-    with connected(client=client) as (connection, remote):
+    limits = FrameLimits(close_timeout=0.01)
+    with connected(client=client, limits=limits) as (connection, remote):
         if is_fragment:
             remote.feed(remote.frame(BINARY, b"begun", fin=False))
         opcode = CONTINUATION if is_fragment else BINARY
