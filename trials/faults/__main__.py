@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import asyncio
 import inspect
 import sys
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, settings: Settings) -> Sequence[Figure]:
     """The figures of one scenario; where it breaks down, one that says so."""
+    # What the scenario before has left is not collected in the middle of this one's times.
+    gc.collect()
     started = time.monotonic()
     try:
         scenario = cast(Scenario, import_module(f"trials.faults.{name}"))
