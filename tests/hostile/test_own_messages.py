@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,7 @@ from .harness import (
     count_dials,
     ids,
     place_of,
+    until,
 )
 
 pytestmark = pytest.mark.slow
@@ -327,7 +329,8 @@ def test_roles_that_flip(victim: VictimProcess) -> None:
         flips = [raw.roles_message(n, ["loot"] if n % 2 else []) for n in range(1, 5002)]
         connection.send_raw(b"".join(raw.encode_frame(raw.BINARY, each) for each in flips))
         assert_usable(connection)
-        assert roles_of(victim, connection) == "loot"
+        # Too many in a second: the last of them takes effect when the second is over.
+        until(lambda: roles_of(victim, connection) == "loot")
 
 
 # -- acquaint: dials for strangers -------------------------------------------------------------------
