@@ -13,6 +13,7 @@ from ._wire cimport FLAG_CHUNK, FLAG_ERROR, FLAG_FINISH, FLAG_QUOTA, MAX_WIRE_NU
 
 from .errors import StreamError
 
+
 cdef class WritableStream(Stream):
     """The end of a stream that is written to (docs/protocol.md, section 7).
 

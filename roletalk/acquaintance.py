@@ -50,7 +50,6 @@ class Acquaintances:
         self._kept: set[Dialer] = set()
         # By host and port: neither a path nor a query makes another peer of one that did not answer.
         self._failed: dict[str, float] = {}
-
         # The units that there is something to tell of: of thousands who dialled us there is not.
         self._dialled: dict[Unit, None] = {}
 
