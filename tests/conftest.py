@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
 
 from roletalk._debug import is_debug_build, live_objects
 from roletalk.gate import SPOKE_RT2
+from tests.handlerscene import LOOPS
+from tests.helpers import run
 
 # A slow machine is no failure: no deadline decides; CI prints what is needed to repeat a failure.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
@@ -42,6 +46,15 @@ def nothing_is_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 def ports_are_new() -> None:
     """A port that one test's peer spoke rt2 on may be a legacy peer's in the next."""
     SPOKE_RT2.clear()
+
+
+@pytest.fixture(
+    params=list(itertools.product(LOOPS, (False, True))), ids=lambda p: f"{p[0]}-{p[1]}"
+)
+def run_here(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """`run` on either loop, with asyncio's debug mode and without."""
+    name, debug = request.param
+    return lambda main, **options: run(main, debug=debug, new_loop=LOOPS[name], **options)
 
 
 def pytest_report_header() -> str:
