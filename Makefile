@@ -4,6 +4,8 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
+# Processes that share the tests out; 0 runs them in one, as a debugger wants it.
+PYTEST_JOBS ?= auto
 DEBUG_PYTEST_ARGS ?= -m "not slow"
 BENCH_ARGS ?=
 # Of the trials.
@@ -16,6 +18,8 @@ GUARD_PYTHONS ?=
 
 DEBUG_LIB := build/debug/lib
 MODULES := $(patsubst roletalk/%.pyx,roletalk.%,$(sort $(wildcard roletalk/*.pyx)))
+PYTEST := -m pytest --timeout=300 -n $(PYTEST_JOBS) --maxprocesses=4 --dist=worksteal
+
 # What setup.py reads.
 export ROLETALK_WERROR ROLETALK_DEBUG ROLETALK_CFLAGS ROLETALK_BUILD
 # Last, so that a Go toolchain of the machine goes first and PyPI's stands in for a missing one.
@@ -38,11 +42,11 @@ demo: build $(VENV)/.go ## run the demonstration
 test: test-debug test-release ## run the tests on the debug build, then on the release build
 
 test-debug: debug $(VENV)/.go ## run the tests on the debug build, but for the slow ones
-	@PYTHONPATH="$(CURDIR)/tools/debug" $(PY) -m pytest --timeout=300 \
+	@PYTHONPATH="$(CURDIR)/tools/debug" $(PY) $(PYTEST) \
 	    -p tools.pytest_built --built=debug $(DEBUG_PYTEST_ARGS) $(PYTEST_ARGS)
 
 test-release: build $(VENV)/.go ## run all tests on the release build
-	@$(PY) -m pytest --timeout=300 -p tools.pytest_built --built=release $(PYTEST_ARGS)
+	@$(PY) $(PYTEST) -p tools.pytest_built --built=release $(PYTEST_ARGS)
 
 build: $(VENV)/.installed ## compile the extension modules in place
 	@ROLETALK_DEBUG=0 $(PY) setup.py -q build_ext --inplace
