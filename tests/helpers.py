@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -67,6 +68,11 @@ def run(
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def shown(value: object) -> str:
+    """`value` in the name of a test, which has to be the same in every process: no addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 async def eventually(

@@ -28,6 +28,7 @@ from roletalk._codec import (
 )
 from roletalk._wire import DataType
 from roletalk.errors import BadPayload
+from tests.helpers import shown
 
 
 class Colour(enum.Enum):
@@ -140,7 +141,7 @@ def payload(datatype: int, raw: bytes) -> bytes:
         (uuid.UUID(int=1), DataType.OBJECT, b'"00000000-0000-0000-0000-000000000001"'),
         ([Colour.RED], DataType.OBJECT, b"[1]"),
     ],
-    ids=lambda value: repr(value)[:40],
+    ids=lambda value: shown(value)[:40],
 )
 def test_encode(value: object, datatype: DataType, raw: bytes) -> None:
     assert encode_value(value) == payload(datatype, raw)
@@ -164,7 +165,7 @@ def test_encode(value: object, datatype: DataType, raw: bytes) -> None:
         len,
         ctypes.c_uint8(9),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_what_cannot_be_sent_is_named_in_a_type_error(value: object) -> None:
     with pytest.raises(TypeError, match=type(value).__name__):
@@ -406,7 +407,7 @@ def test_number(text: str, value: float) -> None:
         b"0." + b"0" * 399,
         b"x" * 10_000,
     ],
-    ids=lambda raw: repr(raw)[:30],
+    ids=lambda raw: shown(raw)[:30],
 )
 def test_bad_number(raw: bytes) -> None:
     with pytest.raises(BadPayload):
@@ -430,7 +431,7 @@ def test_bad_number(raw: bytes) -> None:
         (payload(DataType.NUMBER, b"\x1b[31m\xff\n"), "number"),
         (payload(DataType.NUMBER, b"\x00" * 400), "number"),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=lambda value: shown(value)[:30],
 )
 def test_the_text_of_a_bad_payload_is_short_plain_and_to_the_point(bad: bytes, reason: str) -> None:
     with pytest.raises(BadPayload) as caught:

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 import roletalk
-from tests.helpers import pair, peers, ready, run
+from tests.helpers import pair, peers, ready, run, shown
 
 
 class Point(msgspec.Struct):
@@ -85,7 +85,7 @@ VALUES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=shown)
 def test_values_come_back_as_they_went(value: Any) -> None:
     async def main() -> None:
         async with pair() as (server, client):
@@ -109,7 +109,7 @@ CONVERTED: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "arrives"), CONVERTED, ids=[repr(v) for v, _ in CONVERTED])
+@pytest.mark.parametrize(("value", "arrives"), CONVERTED, ids=[shown(v) for v, _ in CONVERTED])
 def test_values_that_arrive_as_another_type(value: Any, arrives: Any) -> None:
     async def main() -> None:
         async with pair() as (server, client):
@@ -146,7 +146,7 @@ def test_nan_arrives_as_nan() -> None:
         (10**400, ValueError),
         ("\ud800", ValueError),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_what_cannot_be_encoded_is_raised_before_a_byte_is_written(
     value: Any, error: type[Exception]
