@@ -1,8 +1,9 @@
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
-from typing_extensions import disjoint_base
+from typing_extensions import TypeForm, disjoint_base
 
 from ._wire import DataType
+from .middleware import Kind
 from .unit import Unit
 
 _T = TypeVar("_T")
@@ -22,12 +23,16 @@ class Context:
     @property
     def event(self) -> str: ...
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> Kind | Literal["reply"]: ...
     @property
     def rtt(self) -> float | None: ...
     @property
     def datatype(self) -> DataType | int: ...
+    # The first also for type checkers that do not know PEP 747, the second for unions and the like.
+    @overload
     def decode(self, type: type[_T]) -> _T: ...
+    @overload
+    def decode(self, type: TypeForm[_T]) -> _T: ...
 
 @disjoint_base
 class RequestContext(Context):

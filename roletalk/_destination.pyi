@@ -3,7 +3,7 @@ from typing import Any, Final
 
 from typing_extensions import disjoint_base
 
-from ._calls import Call
+from ._context import Context
 from ._opening import StreamOpening
 from ._peer import PeerCore
 from ._readable import ReadableStream
@@ -31,7 +31,7 @@ class DestinationCore:
         timeout: float | None = ...,
         unit: Unit | None = None,
         ignore_unit_close: bool = False,
-    ) -> Call: ...
+    ) -> Coroutine[Any, Any, Context]: ...
     def send(
         self, event: str, data: object = None, *, unit: Unit | None = None
     ) -> Coroutine[Any, Any, None]: ...

@@ -1,6 +1,6 @@
 from collections.abc import Coroutine, Generator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from typing_extensions import disjoint_base
 
@@ -29,6 +29,7 @@ class StreamOpening(Coroutine[Any, Any, _S]):
 
 @disjoint_base
 class StreamContext(RequestContext):
+    def reply(self, data: object = None) -> NoReturn: ...
     def accept(self, data: object = None) -> StreamOpening[Any]: ...
 
 class ReadableContext(StreamContext):
