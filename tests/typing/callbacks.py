@@ -41,11 +41,11 @@ def functions(peer: roletalk.Peer, unit: roletalk.Unit) -> None:
 
 
 def wrong(peer: roletalk.Peer, destination: roletalk.Destination, unit: roletalk.Unit) -> None:
-    @peer.on_unit  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @peer.on_unit  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     def of_a_role(role: roletalk.Role) -> None: ...
 
-    @destination.on_open  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @destination.on_open  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     def of_a_unit(unit: roletalk.Unit) -> None: ...
 
-    @unit.on_close  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @unit.on_close  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     async def of_nothing() -> None: ...

@@ -83,8 +83,8 @@ def anything_can_be_sent(to: roletalk.Destination, data: object, rows: Mapping[s
 
 
 def wrong(ctx: roletalk.Context) -> None:
-    ctx.decode(5)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    ctx.decode(Order(1))  # pyright: ignore[reportArgumentType, reportCallIssue]
-    ctx.decode()  # pyright: ignore[reportCallIssue]
-    text: str = ctx.decode(list[int])  # pyright: ignore[reportAssignmentType]
+    ctx.decode(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    ctx.decode(Order(1))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    ctx.decode()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    text: str = ctx.decode(list[int])  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     print(text)

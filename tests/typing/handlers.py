@@ -26,7 +26,7 @@ def functions(role: roletalk.Role) -> None:
         assert_type(ctx.raw, bytes)
         assert_type(ctx.datatype, roletalk.DataType | int)
         assert_type(ctx.rtt, float | None)
-        ctx.reply(1)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        ctx.reply(1)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     @role.on_message("seen too")
     async def seen_too(ctx: roletalk.Context) -> None:
@@ -66,7 +66,7 @@ def functions(role: roletalk.Role) -> None:
         assert_type(hello(ctx), str)
         assert_type(await hello_too(ctx), Greeting)
         hello(ctx=ctx)
-        hello()  # pyright: ignore[reportCallIssue]
+        hello()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def every_other_event(role: roletalk.Role) -> None:
@@ -130,26 +130,26 @@ class Called:
 
 
 def wrong(role: roletalk.Role) -> None:
-    @role.on_message("m")  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @role.on_message("m")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     def wants_to_reply(ctx: roletalk.RequestContext) -> None: ...
 
-    @role.on_request("r")  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @role.on_request("r")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     async def wants_a_stream(ctx: roletalk.ReadableContext) -> None: ...
 
-    @role.on_readable("u")  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @role.on_readable("u")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     async def wants_to_write(ctx: roletalk.WritableContext) -> None: ...
 
-    @role.on_request("n")  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @role.on_request("n")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     def wants_nothing() -> None: ...
 
-    @role.on_request("t")  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @role.on_request("t")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     def wants_more(ctx: roletalk.RequestContext, data: object) -> None: ...
 
-    @role.on_request  # pyright: ignore[reportArgumentType, reportCallIssue, reportUntypedFunctionDecorator]
+    @role.on_request  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUntypedFunctionDecorator]
     def wants_less() -> None: ...
 
-    role.on_request(5)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    role.on_request("s")("not a function")  # pyright: ignore[reportArgumentType]
+    role.on_request(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    role.on_request("s")("not a function")  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
 
 
 def replying_to_a_stream_request_raises(ctx: roletalk.ReadableContext) -> int:

@@ -67,17 +67,19 @@ class Logged:
 
 
 def wrong(role: roletalk.Role) -> None:
-    @role.middleware  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @role.middleware  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     def not_async(ctx: roletalk.Context, call_next: roletalk.CallNext) -> object: ...
 
-    @role.middleware  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @role.middleware  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     async def wants_less(ctx: roletalk.Context) -> object: ...
 
-    @role.middleware  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
-    async def only_requests(ctx: roletalk.RequestContext, call_next: roletalk.CallNext) -> object: ...
+    @role.middleware  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    async def only_requests(
+        ctx: roletalk.RequestContext, call_next: roletalk.CallNext
+    ) -> object: ...
 
-    @role.middleware(kinds=("message", "request"))  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    @role.middleware(kinds=("message", "request"))  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
     async def no_messages(ctx: roletalk.RequestContext, call_next: roletalk.CallNext) -> object: ...
 
-    @role.middleware(kinds=("requests",))  # pyright: ignore[reportArgumentType, reportCallIssue, reportUntypedFunctionDecorator]
+    @role.middleware(kinds=("requests",))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUntypedFunctionDecorator]
     async def no_kind(ctx: roletalk.Context, call_next: roletalk.CallNext) -> object: ...

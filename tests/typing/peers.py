@@ -108,15 +108,15 @@ async def errors(to: roletalk.Destination) -> None:
 
 
 async def wrong(peer: roletalk.Peer) -> None:
-    roletalk.Peer("worker")  # pyright: ignore[reportCallIssue]
-    roletalk.Peer(nome="worker")  # pyright: ignore[reportCallIssue]
-    roletalk.Peer(tags={"zone": 1})  # pyright: ignore[reportArgumentType]
-    roletalk.singleton(request_timeout="1")  # pyright: ignore[reportArgumentType]
-    peer.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
-    peer.units = ()  # pyright: ignore[reportAttributeAccessIssue]
-    peer.tags["zone"] = "a"  # pyright: ignore[reportIndexIssue]
-    peer.connect("ws://host:1").name  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-    with peer.connect("ws://host:1"):  # pyright: ignore[reportGeneralTypeIssues]
+    roletalk.Peer("worker")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    roletalk.Peer(nome="worker")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    roletalk.Peer(tags={"zone": 1})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    roletalk.singleton(request_timeout="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    peer.name = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    peer.units = ()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    peer.tags["zone"] = "a"  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+    print(peer.connect("ws://host:1").name)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType]
+    with peer.connect("ws://host:1"):  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
         pass
-    peer.stats()["no such figure"]  # pyright: ignore[reportGeneralTypeIssues]
-    raise roletalk.RemoteError  # pyright: ignore[reportGeneralTypeIssues]
+    peer.stats()["no such figure"]  # type: ignore[typeddict-item]  # pyright: ignore[reportGeneralTypeIssues]
+    raise roletalk.RemoteError  # type: ignore[call-arg]  # pyright: ignore[reportGeneralTypeIssues]

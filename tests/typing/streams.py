@@ -59,9 +59,7 @@ def passed_on(to: roletalk.Destination) -> AbstractAsyncContextManager[roletalk.
 
 async def entered_later(to: roletalk.Destination, ctx: roletalk.ReadableContext) -> None:
     async with AsyncExitStack() as stack:
-        assert_type(
-            await stack.enter_async_context(to.writable("upload")), roletalk.WritableStream
-        )
+        assert_type(await stack.enter_async_context(to.writable("upload")), roletalk.WritableStream)
         assert_type(await stack.enter_async_context(ctx.accept()), roletalk.ReadableStream)
     assert_type(
         await asyncio.gather(to.readable("download"), to.writable("upload")),
@@ -90,15 +88,15 @@ async def counted(to: roletalk.Destination) -> int:
 
 async def wrong(to: roletalk.Destination) -> None:
     async with to.writable("upload") as stream:
-        await stream.write("text")  # pyright: ignore[reportArgumentType]
-        await stream.write([1, 2])  # pyright: ignore[reportArgumentType]
-        await stream.read()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-        async for _ in stream:  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
+        await stream.write("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await stream.write([1, 2])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await stream.read()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        async for _ in stream:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
             pass
     async with to.readable("download") as stream2:
-        await stream2.write(b"x")  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-        for _ in stream2:  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
+        await stream2.write(b"x")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        for _ in stream2:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
             pass
-    with to.readable("download"):  # pyright: ignore[reportGeneralTypeIssues]
+    with to.readable("download"):  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
         pass
-    to.readable("download").read()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    to.readable("download").read()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -12,7 +12,7 @@ import roletalk
 if sys.version_info >= (3, 11):
 
     async def grouped(to: roletalk.Destination) -> None:
-        async with asyncio.TaskGroup() as tasks, asyncio.timeout(1):
+        async with asyncio.timeout(1), asyncio.TaskGroup() as tasks:
             asked = tasks.create_task(to.request("hello"))
             sent = tasks.create_task(to.send("seen"))
             opened = tasks.create_task(to.writable("upload"))
