@@ -1,12 +1,13 @@
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
-from typing_extensions import TypeForm, disjoint_base
+from typing_extensions import TypeForm, TypeVar, disjoint_base
 
 from ._wire import DataType
 from .middleware import Kind
 from .unit import Unit
 
 _T = TypeVar("_T")
+_F = TypeVar("_F", default=Any)
 
 @disjoint_base
 class Responder:
@@ -45,7 +46,7 @@ class Context:
     @property
     def datatype(self) -> DataType | int:
         """The wire's data type, or the bare ``int`` where the wire knows no such type."""
-    # The first also for type checkers that do not know PEP 747, the second for unions and the like.
+    # The second is for unions and the like; a type checker that does not know PEP 747 makes Any of it.
     @overload
     def decode(self, type: type[_T]) -> _T:
         """The payload as `type`, checked and converted by msgspec.
@@ -54,7 +55,7 @@ class Context:
         when the payload is not a `type`.
         """
     @overload
-    def decode(self, type: TypeForm[_T]) -> _T:
+    def decode(self, type: TypeForm[_F]) -> _F:
         """The payload as `type`, checked and converted by msgspec.
 
         Objects are parsed straight into `type`; other payloads are converted.  Raises `BadPayload`
