@@ -17,8 +17,12 @@ TRIAL_ARGS ?=
 GUARD_PYTHONS ?=
 
 DEBUG_LIB := build/debug/lib
+TYPES_LIB := build/types/lib
 MODULES := $(patsubst roletalk/%.pyx,roletalk.%,$(sort $(wildcard roletalk/*.pyx)))
 PYTEST := -m pytest --timeout=300 -n $(PYTEST_JOBS) --maxprocesses=4 --dist=worksteal
+# With the first variable it asks nobody whether there is a newer one.
+PYRIGHT = PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYTHONPATH="$(CURDIR)/$(TYPES_LIB)" \
+    $(abspath $(PY)) -m pyright --pythonpath $(abspath $(PY))
 
 # What setup.py reads.
 export ROLETALK_WERROR ROLETALK_DEBUG ROLETALK_CFLAGS ROLETALK_BUILD
@@ -28,7 +32,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug test-release build debug lint format types \
+.PHONY: FORCE help demo test test-debug test-release build debug lint format types \
     bench bench-quick bench-compare bench-micro guard guard-update \
     hostile conformance fuzz sanitize leaks faults soak idle scorecard clean distclean
 
@@ -64,8 +68,17 @@ format: $(VENV)/.installed ## put Python files into shape
 	@$(PY) -m ruff check --fix-only .
 	@$(PY) -m ruff format .
 
-types: build ## check types: mypy --strict, and each stub against its compiled module
-	@$(PY) -m mypy roletalk tools trials $(wildcard tests/typing)
+# What an installation has of Python files and stubs, which is what pyright is to find.
+$(TYPES_LIB): FORCE
+	@rm -rf $@
+	@$(PY) setup.py -q build_py --build-lib $@ 2>/dev/null
+
+types: build $(TYPES_LIB) ## check types: ours, users' (tests/typing), and each stub against its module
+	@$(PY) -m mypy roletalk tools trials tests/typing
+	@$(PY) -m mypy --python-version 3.14 tests/typing
+	@$(PYRIGHT) -p tests/typing --pythonversion 3.14
+	@cd $(TYPES_LIB) && found=$$($(PYRIGHT) --verifytypes roletalk --ignoreexternal) && \
+	    echo "$$found" | grep "completeness score" || { echo "$$found"; exit 1; }
 	@$(PY) -m mypy.stubtest --allowlist tools/stubtest.allowlist --ignore-unused-allowlist $(MODULES)
 
 bench: build $(VENV)/.go $(VENV)/.bench $(VENV)/.bench-peers ## measure beside others: ten minutes

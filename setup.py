@@ -34,8 +34,6 @@ VARIANT = Path("build", os.environ.get("ROLETALK_BUILD") or ("debug" if DEBUG el
 DIRECTIVES = {
     "language_level": 3,
     "binding": True,
-    "embedsignature": True,
-    "embedsignature.format": "python",
     "cdivision": True,
     "auto_pickle": False,
     "boundscheck": DEBUG,

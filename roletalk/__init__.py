@@ -27,8 +27,10 @@ from .errors import (
 )
 from .keys import generate_key
 from .listener import Listener
+from .middleware import CallNext, Kind
 from .peer import Peer, singleton
 from .role import Role
+from .stats import Stats
 from .unit import Unit
 
 # Quiet unless the application says otherwise.
@@ -37,12 +39,14 @@ logging.getLogger("roletalk").addHandler(logging.NullHandler())
 __all__ = [
     "AuthError",
     "BadPayload",
+    "CallNext",
     "CloseCode",
     "ConnectError",
     "Connection",
     "Context",
     "DataType",
     "Destination",
+    "Kind",
     "Listener",
     "NoUnitsError",
     "Peer",
@@ -55,6 +59,7 @@ __all__ = [
     "RequestTimeout",
     "Role",
     "RoletalkError",
+    "Stats",
     "StreamError",
     "Unit",
     "UnitClosedError",

@@ -34,12 +34,19 @@ class Channels:
 
 @disjoint_base
 class Stream:
+    """One end of a stream: what reading and writing have in common."""
+
     @property
     def reply(self) -> Context: ...
     @property
     def unit(self) -> Unit: ...
     @property
-    def closed(self) -> bool: ...
-    async def abort(self, reason: object = "aborted") -> None: ...
+    def closed(self) -> bool:
+        """Whether the stream is over: ended, failed or aborted.  Bytes may be left to read."""
+    async def abort(self, reason: object = "aborted") -> None:
+        """Give the stream up: the other end's operations raise `StreamError` with `reason`, and so do
+        ours from now on.  Does nothing when the stream is over.  Raises `RuntimeError` in a wrong
+        thread, loop or process.
+        """
     async def __aenter__(self) -> Self: ...
     def __del__(self) -> None: ...

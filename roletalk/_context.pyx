@@ -39,8 +39,9 @@ cdef class Responder:
 cdef class Context:
     """A message that came in: to a handler, or as the reply to a request.
 
-    `data` is decoded when it is first read; `raw` is the payload as it came.  `rtt` is the time from
-    writing the request to reading its reply in seconds, ``None`` but on replies.
+    `role` and `event` are what it was sent to, `unit` is who sent it, and `kind` is ``"message"``,
+    ``"request"``, ``"readable"``, ``"writable"`` or ``"reply"``.  `data` is decoded when it is first read;
+    `raw` is the payload as it came.
     """
 
     def __init__(self):
@@ -71,6 +72,7 @@ cdef class Context:
 
     @property
     def rtt(self):
+        """Seconds from writing the request to reading this reply; ``None`` but on replies."""
         return self._rtt if self.kind == "reply" else None
 
     def decode(self, type):
@@ -100,6 +102,7 @@ cdef class RequestContext(Context):
 
     @property
     def answered(self):
+        """Whether it was replied to, rejected or accepted."""
         return self.is_answered
 
     def reply(self, data=None):

@@ -3,7 +3,7 @@ from typing import Any, Final
 
 from typing_extensions import disjoint_base
 
-from ._calls import Call
+from ._context import Context
 from ._opening import StreamOpening
 from ._peer import PeerCore
 from ._readable import ReadableStream
@@ -15,6 +15,8 @@ UNSET: Final[Any]
 
 @disjoint_base
 class DestinationCore:
+    """A role as seen from outside: the units that serve it, and whose turn it is."""
+
     def __init__(self, peer: PeerCore, name: str) -> None: ...
     @property
     def peer(self) -> PeerCore: ...
@@ -31,11 +33,37 @@ class DestinationCore:
         timeout: float | None = ...,
         unit: Unit | None = None,
         ignore_unit_close: bool = False,
-    ) -> Call: ...
+    ) -> Coroutine[Any, Any, Context]:
+        """Ask one unit; await it for the reply's `Context`.
+
+        The request is written at the call (docs/protocol.md, section 3), unless the connection is above
+        its high-water mark: then when it is awaited and there is room.
+
+        ``timeout`` is in seconds, ``None`` for no limit, by default the peer's `request_timeout`.  `unit`
+        names the unit; by default they take turns.  With `ignore_unit_close` a request whose unit goes
+        away waits on until its timeout.
+
+        Raised by the await: `RemoteError` when it is rejected, `RequestTimeout`, `NoUnitsError`,
+        `UnitClosedError`, `WouldBlock` when too many are pending on the unit, `TypeError` and
+        `ValueError` for what cannot be sent.  Raised at once: `RuntimeError` in a wrong thread, loop or
+        process.
+        """
     def send(
         self, event: str, data: object = None, *, unit: Unit | None = None
-    ) -> Coroutine[Any, Any, None]: ...
-    def send_nowait(self, event: str, data: object = None, *, unit: Unit | None = None) -> None: ...
+    ) -> Coroutine[Any, Any, None]:
+        """Send a one-way message to one unit; await it.
+
+        Written at the call.  Above the connection's high-water mark nothing is written until there is
+        room; cancelled there, nothing was sent.  Delivered at most once.
+
+        Raised by the await: `NoUnitsError`, `UnitClosedError`, `TypeError` and `ValueError` for what
+        cannot be sent.  Raised at once: `RuntimeError` in a wrong thread, loop or process.
+        """
+    def send_nowait(self, event: str, data: object = None, *, unit: Unit | None = None) -> None:
+        """Send a one-way message to one unit at once.
+
+        Raises `WouldBlock` above the connection's high-water mark, and what `send` raises.
+        """
     def readable(
         self,
         event: str,
@@ -43,7 +71,18 @@ class DestinationCore:
         *,
         timeout: float | None = ...,
         unit: Unit | None = None,
-    ) -> StreamOpening[ReadableStream]: ...
+    ) -> StreamOpening[ReadableStream]:
+        """Open a stream that one unit writes; await or enter it for the `ReadableStream`.
+
+        `data` goes to the handler; the one that accepted is `stream.reply`.  The stream lives on one
+        connection, the one of the unit that has the fewest streams.  ``timeout`` is in seconds until it is
+        accepted, ``None`` for no limit, by default the peer's `request_timeout`.
+
+        Raised by the await: `RemoteError` when it is rejected, `RequestTimeout`, `NoUnitsError`,
+        `UnitClosedError`, `StreamError` when its connection is lost, `WouldBlock` when too many streams
+        are open with the unit, `TypeError` and `ValueError` for what cannot be sent, `RuntimeError` in a
+        wrong thread, loop or process.
+        """
     def writable(
         self,
         event: str,
@@ -51,5 +90,14 @@ class DestinationCore:
         *,
         timeout: float | None = ...,
         unit: Unit | None = None,
-    ) -> StreamOpening[WritableStream]: ...
-    def broadcast(self, event: str, data: object = None) -> tuple[Unit, ...]: ...
+    ) -> StreamOpening[WritableStream]:
+        """Open a stream that one unit reads; await or enter it for the `WritableStream`.
+
+        See `readable`.
+        """
+    def broadcast(self, event: str, data: object = None) -> tuple[Unit, ...]:
+        """Send a one-way message to every unit; returns the tuple of units that it was written to.
+
+        Units above their high-water mark are left out and counted in `stats()`.  Raises `NoUnitsError`
+        when there is no unit, `TypeError` and `ValueError` for what cannot be sent.
+        """

@@ -25,7 +25,15 @@ cdef enum:
 
 cdef double INFINITE = float("inf")
 
-cdef object _UNSET = object()
+
+class _Default:
+    """Seen in the signatures of what takes a timeout."""
+
+    def __repr__(self):
+        return "<the peer's request_timeout>"
+
+
+cdef object _UNSET = _Default()
 UNSET = _UNSET
 
 

@@ -22,15 +22,16 @@ class Handler:
 
 @disjoint_base
 class RoleCore:
+    """A local role: whether it is active, and its handlers by kind and event."""
+
     is_active: bool
     def __init__(self, table: HandlerTable, name: str, *, active: bool = True) -> None: ...
     @property
     def name(self) -> str: ...
     @property
     def handlers(self) -> tuple[Handler, ...]: ...
-    def set_handler(
-        self, kind: Kind, event: str | None, function: Callable[[Any], Any]
-    ) -> Handler: ...
+    def set_handler(self, kind: Kind, event: str | None, function: Callable[[Any], Any]) -> Handler:
+        """Handle `event` (every other event, when None) of `kind` with `function`; replaces what did."""
 
 @disjoint_base
 class HandlerTable:

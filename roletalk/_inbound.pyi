@@ -23,6 +23,8 @@ class FrameLimits:
 
 @disjoint_base
 class Inbound:
+    """What a transport reads for one connection: bytes in, whole messages out."""
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

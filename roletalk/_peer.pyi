@@ -10,11 +10,14 @@ from ._dispatch import HandlerTable
 from ._frame import Connection
 from ._inbound import FrameLimits
 from .remote_log import RemoteLog
+from .stats import Counters
 
 def clock() -> float: ...
 
 @disjoint_base
 class PeerCore:
+    """What the hot path needs of a peer."""
+
     request_timeout: float | None
     expose_errors: bool
     max_handlers: int
@@ -57,15 +60,21 @@ class PeerCore:
     def table(self) -> HandlerTable: ...
     @property
     def drops(self) -> dict[str, int]: ...
-    def bind(self) -> None: ...
-    def check_thread(self) -> None: ...
+    def bind(self) -> None:
+        """Bind the peer to the running loop, or raise `RuntimeError` when it is bound elsewhere."""
+    def check_thread(self) -> None:
+        """For plain calls that may come before the loop runs: raise only in a wrong thread or process."""
     def count_drop(self, reason: str) -> None: ...
-    def count_link(self, link: Connection) -> None: ...
-    def counted(self) -> dict[str, int]: ...
-    def keep_pending(self, table: CallTable) -> None: ...
+    def count_link(self, link: Connection) -> None:
+        """Take over the byte counts of a connection that is gone."""
+    def counted(self) -> Counters:
+        """The counters of messages, requests and bytes, as a new dict."""
+    def keep_pending(self, table: CallTable) -> None:
+        """A unit is gone, but requests that ignore it may wait on in its table."""
     def fail_pending(
         self,
         tables: Iterable[CallTable],
         make_error: Callable[[str, str], Exception],
-    ) -> None: ...
+    ) -> None:
+        """Fail all that is pending, in `tables` and in those of units that are gone."""
     def stop_sweeping(self) -> None: ...

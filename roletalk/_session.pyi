@@ -12,6 +12,8 @@ from .gate import Admission
 
 @disjoint_base
 class Link(Connection):
+    """A connection to a unit: handshake first, then everything that section 3 lists."""
+
     owner: Admission | None
     def __init__(self, peer: PeerCore, owner: Admission, *, is_client: bool) -> None: ...
     @property
@@ -20,13 +22,18 @@ class Link(Connection):
     def unit(self) -> UnitCore | None: ...
     @property
     def has_room_now(self) -> bool: ...
-    def admit(self, unit: UnitCore) -> None: ...
+    def admit(self, unit: UnitCore) -> None:
+        """The handshake is done: from now on messages are dispatched for `unit`."""
     @property
-    def stream_tasks(self) -> set[asyncio.Task[Any]]: ...
-    def wait_for_room(self) -> None: ...
+    def stream_tasks(self) -> set[asyncio.Task[Any]]:
+        """The handlers that serve streams of this connection, or are asked to."""
+    def wait_for_room(self) -> None:
+        """Have `owner.writable(link)` called once the unsent bytes are below the high-water mark."""
 
 @disjoint_base
 class UnitCore(Responder):
+    """A remote peer: its connections, what it was asked, and the handlers that run for it."""
+
     def __init__(self, peer: PeerCore) -> None: ...
     @property
     def handling(self) -> int: ...
@@ -42,5 +49,11 @@ class UnitCore(Responder):
     def gone(self) -> bool: ...
     @property
     def links(self) -> tuple[Link, ...]: ...
-    def forget_link(self, link: Link) -> int: ...
-    def send_control(self, message: bytes) -> bool: ...
+    def forget_link(self, link: Link) -> int:
+        """A connection is lost; returns how many are left."""
+    def send_control(self, message: bytes) -> bool:
+        """Queue a message of section 5 (roles or acquaint) that the caller encoded, whole.
+
+        These are few and small, and are not held back by the high-water mark; a unit that takes none of
+        what is unsent loses the connection.  Returns whether there was one to write to.
+        """

@@ -3,6 +3,8 @@ import enum
 __all__ = ["CloseCode", "DataType", "MessageType"]
 
 class CloseCode(enum.IntEnum):
+    """WebSocket close codes (docs/protocol.md, section 1)."""
+
     NORMAL = 1000
     GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
@@ -22,6 +24,8 @@ class CloseCode(enum.IntEnum):
     WRONG_VERSION = 4007
 
 class DataType(enum.IntEnum):
+    """The first byte of a payload: how the rest of it is to be read (docs/protocol.md, section 2)."""
+
     BINARY = 0
     NULL = 1
     BOOL = 2

@@ -41,7 +41,7 @@ class Announcer:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._scheduled = False
-        self.counter = 0  # raised once a change
+        self.counter: int = 0  # raised once a change
 
     def changed(self) -> None:
         """A role was made, enabled or disabled."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from ._destination import UNSET, DestinationCore
 from ._peer import clock
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .peer import Peer
     from .unit import Unit
 
-F = TypeVar("F", bound=Callable[..., Any])
+DestinationCallback = TypeVar("DestinationCallback", bound=Callable[["Destination"], object])
+UnitCallback = TypeVar("UnitCallback", bound=Callable[["Unit"], object])
 
 
 class Destination(DestinationCore):
@@ -64,8 +65,8 @@ class Destination(DestinationCore):
             ) from None
 
     def survey(
-        self, event: str, data: Any = None, *, timeout: float | None = UNSET
-    ) -> AsyncIterator[Context | RoletalkError]:
+        self, event: str, data: object = None, *, timeout: float | None = UNSET
+    ) -> AsyncGenerator[Context | RoletalkError, None]:
         """Ask every unit that serves the role; yields their answers as they come.
 
         For each unit its reply, or the `RoletalkError` that it ended with, whose `unit` says which.
@@ -75,8 +76,8 @@ class Destination(DestinationCore):
         return self._survey(event, data, timeout)
 
     async def _survey(
-        self, event: str, data: Any, timeout: float | None
-    ) -> AsyncIterator[Context | RoletalkError]:
+        self, event: str, data: object, timeout: float | None
+    ) -> AsyncGenerator[Context | RoletalkError, None]:
         units = self.units
         if not units:
             raise NoUnitsError(f"no connected unit serves role {self.name!r}")
@@ -93,7 +94,7 @@ class Destination(DestinationCore):
             await asyncio.gather(*asked, return_exceptions=True)
 
     async def _ask(
-        self, unit: Unit, event: str, data: Any, timeout: float | None
+        self, unit: Unit, event: str, data: object, timeout: float | None
     ) -> Context | RoletalkError:
         try:
             return await self.request(event, data, timeout=timeout, unit=unit)
@@ -128,15 +129,15 @@ class Destination(DestinationCore):
             self._ready.clear()
             self._close_callbacks(self)
 
-    def on_open(self, function: F) -> F:
+    def on_open(self, function: DestinationCallback) -> DestinationCallback:
         """Decorate a callback, called with the destination when its first unit comes."""
         return self._open_callbacks.add(function)
 
-    def on_close(self, function: F) -> F:
+    def on_close(self, function: DestinationCallback) -> DestinationCallback:
         """Decorate a callback, called with the destination when its last unit has gone."""
         return self._close_callbacks.add(function)
 
-    def on_unit(self, function: F) -> F:
+    def on_unit(self, function: UnitCallback) -> UnitCallback:
         """Decorate a callback, called with each unit that begins to serve the role."""
         return self._unit_callbacks.add(function)
 

@@ -77,7 +77,7 @@ class ProtocolError(RoletalkError):
 
     def __init__(self, text: str, close_code: int = 4006) -> None:
         super().__init__(text)
-        self.close_code = close_code
+        self.close_code: int = close_code
 
 
 class NoUnitsError(RoletalkError):
@@ -98,7 +98,7 @@ class RemoteError(RoletalkError):
         event: str | None = None,
     ) -> None:
         super().__init__(text)
-        self.text = text
+        self.text: str = text
         self.unit = unit
         self.role = role
         self.event = event
@@ -125,7 +125,7 @@ class Reject(Exception):
 
     def __init__(self, text: object = "rejected") -> None:
         super().__init__(text)
-        self.text = str(text) or "rejected"
+        self.text: str = str(text) or "rejected"
 
 
 class BadPayload(Reject, ProtocolError, ValueError):

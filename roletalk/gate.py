@@ -283,12 +283,12 @@ class Admission:
         self._roles_version = 0
         self.dialer = dialer
         self.listener = listener
-        self.host = host or ""  # of the remote end; empty for a Unix socket
+        self.host: str = host or ""  # of the remote end; empty for a Unix socket
         # False while a dialler's TCP connection, and TLS where it is spoken, is not there.
-        self.found_somebody = False
+        self.found_somebody: bool = False
         self.unit: Unit | None = None
-        self.link = Link(peer, self, is_client=dialer is not None)
-        self.gate = Gate(
+        self.link: Link = Link(peer, self, is_client=dialer is not None)
+        self.gate: Gate = Gate(
             self.link,
             host=dialer.address.host_header if dialer is not None else None,
             target=dialer.address.target if dialer is not None else None,

@@ -36,12 +36,12 @@ class Heartbeat:
         self._period = max(FASTEST_TICK, min([SLOWEST_TICK, *(bound / 4 for bound in bounds)]))
         self._timer: asyncio.TimerHandle | None = None
         self.peer = peer
-        self.due = 0.0  # s on the clock, when it ticks next
-        self.thread = 0  # the loop's
+        self.due: float = 0.0  # s on the clock, when it ticks next
+        self.thread: int = 0  # the loop's
         # What the watchdog saw the loop held by, since the last tick.
         self.held_by: str | None = None
-        self.lag = 0.0  # s, at the last tick
-        self.max_lag = 0.0  # s, ever
+        self.lag: float = 0.0  # s, at the last tick
+        self.max_lag: float = 0.0  # s, ever
 
     def start(self) -> None:
         """Begin to tick; does nothing when it does already."""

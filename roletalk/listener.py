@@ -32,7 +32,7 @@ class Listener:
         self._servers: list[Any] = []
         self._inode: tuple[int, int] | None = None
         self.path = path
-        self.certificate = None if ssl is None else server_certificate(ssl)
+        self.certificate: bytes | None = None if ssl is None else server_certificate(ssl)
 
     async def _start(self, host: str | None, port: int, backlog: int) -> None:
         loop = asyncio.get_running_loop()

@@ -5,15 +5,32 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-from ._context import Context
+from ._context import Context, RequestContext
+from ._opening import ReadableContext, WritableContext
+
+__all__ = ["CallNext", "Kind", "Middleware", "TakesMiddleware", "wrap"]
 
 Kind: TypeAlias = Literal["message", "request", "readable", "writable"]
 KINDS: frozenset[str] = frozenset({"message", "request", "readable", "writable"})
 
 CallNext: TypeAlias = Callable[[], Awaitable[Any]]
-MiddlewareFunction: TypeAlias = Callable[[Any, CallNext], Awaitable[Any]]
+"""What a middleware calls to go on: ``await call_next()`` gives the reply."""
+
+MiddlewareFunction: TypeAlias = Callable[[Any, CallNext], Awaitable[object]]
+
+# What it is called with depends on the kinds that it is called for.
+AnyMiddleware = TypeVar("AnyMiddleware", bound=Callable[[Context, CallNext], Awaitable[object]])
+RequestMiddleware = TypeVar(
+    "RequestMiddleware", bound=Callable[[RequestContext, CallNext], Awaitable[object]]
+)
+ReadableMiddleware = TypeVar(
+    "ReadableMiddleware", bound=Callable[[ReadableContext, CallNext], Awaitable[object]]
+)
+WritableMiddleware = TypeVar(
+    "WritableMiddleware", bound=Callable[[WritableContext, CallNext], Awaitable[object]]
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,77 @@ class Middleware:
         if not chosen <= KINDS:
             raise ValueError(f"kinds are {sorted(KINDS)}, not {sorted(chosen - KINDS)}")
         return cls(function, chosen)
+
+
+class TakesMiddleware:
+    """What middlewares are added to: a peer, or a role."""
+
+    __slots__ = ()
+
+    # Those that take the function overlap, but each returns the very function.
+    @overload
+    def middleware(
+        self, *, kinds: Iterable[Literal["readable"]]
+    ) -> Callable[[ReadableMiddleware], ReadableMiddleware]: ...
+
+    @overload
+    def middleware(
+        self, *, kinds: Iterable[Literal["writable"]]
+    ) -> Callable[[WritableMiddleware], WritableMiddleware]: ...
+
+    @overload
+    def middleware(
+        self, *, kinds: Iterable[Literal["request", "readable", "writable"]]
+    ) -> Callable[[RequestMiddleware], RequestMiddleware]: ...
+
+    @overload
+    def middleware(
+        self, *, kinds: Iterable[Kind] | None = None
+    ) -> Callable[[AnyMiddleware], AnyMiddleware]: ...
+
+    @overload
+    def middleware(  # type: ignore[overload-overlap]
+        self, function: ReadableMiddleware, /, *, kinds: Iterable[Literal["readable"]]
+    ) -> ReadableMiddleware: ...
+
+    @overload
+    def middleware(  # type: ignore[overload-overlap]
+        self, function: WritableMiddleware, /, *, kinds: Iterable[Literal["writable"]]
+    ) -> WritableMiddleware: ...
+
+    @overload
+    def middleware(  # type: ignore[overload-overlap]
+        self,
+        function: RequestMiddleware,
+        /,
+        *,
+        kinds: Iterable[Literal["request", "readable", "writable"]],
+    ) -> RequestMiddleware: ...
+
+    @overload
+    def middleware(
+        self, function: AnyMiddleware, /, *, kinds: Iterable[Kind] | None = None
+    ) -> AnyMiddleware: ...
+
+    def middleware(
+        self, function: MiddlewareFunction | None = None, *, kinds: Iterable[Kind] | None = None
+    ) -> Any:
+        """Decorate ``async def m(ctx, call_next)``, called around the handlers of the role, or of all
+        roles of the peer.
+
+        The peer's middlewares come first, then the role's, in the order they were added.
+        ``await call_next()`` gives the reply, which may be replaced by returning something else;
+        `ctx.data` may be replaced before.  `kinds` narrows what it is called for.
+        """
+
+        def decorate(function: MiddlewareFunction) -> MiddlewareFunction:
+            self._add_middleware(Middleware.make(function, kinds))
+            return function
+
+        return decorate if function is None else decorate(function)
+
+    def _add_middleware(self, middleware: Middleware) -> None:
+        raise NotImplementedError
 
 
 def wrap(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import platform
 import ssl as ssl_module
@@ -10,10 +11,10 @@ import sys
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from ._inbound import FrameLimits
 from ._peer import PeerCore, clock
@@ -32,11 +33,12 @@ from .heartbeat import Heartbeat
 from .keys import KeyRing
 from .listener import Listener
 from .lobby import Lobby
-from .middleware import Kind, Middleware, MiddlewareFunction
+from .middleware import Middleware, TakesMiddleware
 from .remote_log import RemoteLog
 from .role import Role
 from .shutdown import Shutdown
 from .signals import asked
+from .stats import Stats
 from .unit import Unit
 
 if TYPE_CHECKING:
@@ -44,15 +46,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Peer", "singleton"]
 
-F = TypeVar("F", bound=Callable[..., Any])
-M = TypeVar("M", bound=MiddlewareFunction)
+P = ParamSpec("P")
+UnitCallback = TypeVar("UnitCallback", bound=Callable[[Unit], object])
+RoleCallback = TypeVar("RoleCallback", bound=Callable[[Role], object])
 
 PROTOCOL_VERSION: Final = "2.0.0"
 MAX_LINKS_PER_UNIT: Final = 64
 MAX_TAGS: Final = 256
 
 
-class Peer(PeerCore):
+class Peer(PeerCore, TakesMiddleware):
     """The local node: it serves roles, and talks to units through destinations.
 
     name: told to the units; need not be unique.  friendly: whether to dial peers that others introduce.
@@ -136,10 +139,10 @@ class Peer(PeerCore):
             max_received_bytes=max_received_bytes,
             remote_log=RemoteLog(max_log_lines, max_log_lines_in_all),
         )
-        self.id: Final = uuid.uuid4().hex
-        self.name: Final = name
-        self.friendly: Final = friendly
-        self.handshake_timeout = handshake_timeout
+        self.id: Final[str] = uuid.uuid4().hex
+        self.name: Final[str] = name
+        self.friendly: Final[bool] = friendly
+        self.handshake_timeout: float = handshake_timeout
         self._tags: dict[str, str] = {}
         for tag, value in (tags or {}).items():
             self.set_tag(tag, value)
@@ -257,36 +260,21 @@ class Peer(PeerCore):
         """The connected unit of that id, or None."""
         return self._units.get(id)
 
-    def on_unit(self, function: F) -> F:
+    def on_unit(self, function: UnitCallback) -> UnitCallback:
         """Decorate a callback, called with each unit that comes."""
         return self._unit_callbacks.add(function)
 
-    def on_role(self, function: F) -> F:
+    def on_role(self, function: RoleCallback) -> RoleCallback:
         """Decorate a callback, called with each role that is made on this peer."""
         return self._role_callbacks.add(function)
 
-    @overload
-    def middleware(self, *, kinds: Iterable[Kind] | None = None) -> Callable[[M], M]: ...
-
-    @overload
-    def middleware(self, function: M, *, kinds: Iterable[Kind] | None = None) -> M: ...
-
-    def middleware(self, function: M | None = None, *, kinds: Iterable[Kind] | None = None) -> Any:
-        """Decorate ``async def m(ctx, call_next)``, called around the handlers of all roles.
-
-        See `Role.middleware`; a peer's come before a role's.
-        """
+    def _add_middleware(self, middleware: Middleware) -> None:
         self.check_thread()
+        self._middlewares.append(middleware)
+        for role in self._roles.values():
+            role._wrap_handlers()
 
-        def decorate(function: M) -> M:
-            self._middlewares.append(Middleware.make(function, kinds))
-            for role in self._roles.values():
-                role._wrap_handlers()
-            return function
-
-        return decorate if function is None else decorate(function)
-
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """Counters since the peer was made, and what there is now; a new dict of plain values.
 
         ``bytes_sent`` counts frames, ``bytes_received`` the messages in them.  ``loop_lag`` and
@@ -295,11 +283,12 @@ class Peer(PeerCore):
         ``late_stream_frames`` those of streams that were over.  ``received_bytes_kept`` is what
         `max_received_bytes` bounds, ``log_lines_left_out`` what `max_log_lines` held back.
         """
-        counted: dict[str, Any] = self.counted()
+        counted = self.counted()
         links = [link for unit in self._units.values() for link in unit.connections]
         counted["bytes_sent"] += sum(link.bytes_sent for link in links)
         counted["bytes_received"] += sum(link.bytes_received for link in links)
-        return counted | {
+        return {
+            **counted,
             "drops": dict(self.drops),
             "reconnects": self._reconnects,
             "handshake_failures": self._handshake_failures,
@@ -642,6 +631,17 @@ class Peer(PeerCore):
 _singleton: Peer | None = None
 
 
+def _called_as(like: Callable[P, Peer]) -> Callable[[Callable[..., Peer]], Callable[P, Peer]]:
+    """Say that a function takes the arguments of `like`, which are written down only there."""
+
+    def say(function: Callable[..., Peer]) -> Callable[P, Peer]:
+        function.__signature__ = inspect.signature(like)  # type: ignore[attr-defined]
+        return function
+
+    return say
+
+
+@_called_as(Peer)
 def singleton(**options: Any) -> Peer:
     """The peer of the whole process, made with `options` at the first call.
 

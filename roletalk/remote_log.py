@@ -43,7 +43,7 @@ class RemoteLog:
         self._left_out: Counter[str] = Counter()  # of those in `_lines`
         self._left_out_in_all = 0
         self._level = logging.NOTSET  # the highest of what was left out
-        self.left_out = 0
+        self.left_out: int = 0
         """Lines left out since the beginning."""
 
     def log(

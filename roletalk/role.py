@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._context import Context, RequestContext
 from ._dispatch import RoleCore, encode_name
 from ._opening import ReadableContext, WritableContext
 from .callbacks import Callbacks
-from .middleware import Kind, Middleware, MiddlewareFunction, wrap
+from .middleware import Kind, Middleware, TakesMiddleware, wrap
 
 if TYPE_CHECKING:
     from .peer import Peer
 
 F = TypeVar("F", bound=Callable[..., Any])
-MessageHandler = TypeVar("MessageHandler", bound=Callable[[Context], Any])
-RequestHandler = TypeVar("RequestHandler", bound=Callable[[RequestContext], Any])
-ReadableHandler = TypeVar("ReadableHandler", bound=Callable[[ReadableContext], Any])
-WritableHandler = TypeVar("WritableHandler", bound=Callable[[WritableContext], Any])
-M = TypeVar("M", bound=MiddlewareFunction)
+# Sync ones return their result, async ones an awaitable of it: all of them are objects.
+MessageHandler = TypeVar("MessageHandler", bound=Callable[[Context], object])
+RequestHandler = TypeVar("RequestHandler", bound=Callable[[RequestContext], object])
+ReadableHandler = TypeVar("ReadableHandler", bound=Callable[[ReadableContext], object])
+WritableHandler = TypeVar("WritableHandler", bound=Callable[[WritableContext], object])
+StatusCallback = TypeVar("StatusCallback", bound=Callable[["Role"], object])
 
 
-class Role(RoleCore):
+class Role(RoleCore, TakesMiddleware):
     """A service of this peer, made by `Peer.role`.
 
     Every connected unit learns at once when it is enabled or disabled (docs/protocol.md, section 5).
@@ -63,7 +64,7 @@ class Role(RoleCore):
     ) -> Callable[[MessageHandler], MessageHandler]: ...
 
     @overload
-    def on_message(self, event: MessageHandler) -> MessageHandler: ...
+    def on_message(self, handler: MessageHandler, /) -> MessageHandler: ...
 
     def on_message(self, event: Any = None) -> Any:
         """Decorate the handler of one-way messages of `event`; with no event, of every event that has
@@ -79,7 +80,7 @@ class Role(RoleCore):
     ) -> Callable[[RequestHandler], RequestHandler]: ...
 
     @overload
-    def on_request(self, event: RequestHandler) -> RequestHandler: ...
+    def on_request(self, handler: RequestHandler, /) -> RequestHandler: ...
 
     def on_request(self, event: Any = None) -> Any:
         """Decorate the handler of requests of `event`; with no event, of every event that has no handler
@@ -97,7 +98,7 @@ class Role(RoleCore):
     ) -> Callable[[ReadableHandler], ReadableHandler]: ...
 
     @overload
-    def on_readable(self, event: ReadableHandler) -> ReadableHandler: ...
+    def on_readable(self, handler: ReadableHandler, /) -> ReadableHandler: ...
 
     def on_readable(self, event: Any = None) -> Any:
         """Decorate the handler of streams of `event` that this end reads; with no event, of every event
@@ -115,7 +116,7 @@ class Role(RoleCore):
     ) -> Callable[[WritableHandler], WritableHandler]: ...
 
     @overload
-    def on_writable(self, event: WritableHandler) -> WritableHandler: ...
+    def on_writable(self, handler: WritableHandler, /) -> WritableHandler: ...
 
     def on_writable(self, event: Any = None) -> Any:
         """Decorate the handler of streams of `event` that this end writes, called with a
@@ -143,34 +144,17 @@ class Role(RoleCore):
         self._wrap_handlers()
         return function
 
-    @overload
-    def middleware(self, *, kinds: Iterable[Kind] | None = None) -> Callable[[M], M]: ...
-
-    @overload
-    def middleware(self, function: M, *, kinds: Iterable[Kind] | None = None) -> M: ...
-
-    def middleware(self, function: M | None = None, *, kinds: Iterable[Kind] | None = None) -> Any:
-        """Decorate ``async def m(ctx, call_next)``, called around this role's handlers.
-
-        The peer's middlewares come first, then the role's, in the order they were added.
-        ``await call_next()`` gives the reply, which may be replaced by returning something else;
-        `ctx.data` may be replaced before.  `kinds` narrows what it is called for.
-        """
+    def _add_middleware(self, middleware: Middleware) -> None:
         self.peer.check_thread()
-
-        def decorate(function: M) -> M:
-            self._middlewares.append(Middleware.make(function, kinds))
-            self._wrap_handlers()
-            return function
-
-        return decorate if function is None else decorate(function)
+        self._middlewares.append(middleware)
+        self._wrap_handlers()
 
     def _wrap_handlers(self) -> None:
         for handler in self.handlers:
             chain = (*self.peer._middlewares, *self._middlewares)
             handler.set_target(wrap(handler.function, chain, handler.kind))
 
-    def on_status_change(self, function: F) -> F:
+    def on_status_change(self, function: StatusCallback) -> StatusCallback:
         """Decorate a callback, called with the role whenever it is enabled or disabled."""
         return self._status_callbacks.add(function)
 

@@ -31,8 +31,8 @@ class Shutdown:
         self._task: asyncio.Task[None] | None = None
         # A handler or callback may be the one that closes the peer: it is not waited for.
         self._callers: set[asyncio.Task[Any]] = set()
-        self.begun = False
-        self.done = asyncio.Event()
+        self.begun: bool = False
+        self.done: asyncio.Event = asyncio.Event()
 
     async def drain(self, timeout: float | None) -> None:
         with self._called():

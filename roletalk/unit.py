@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .dialer import Dialer
     from .peer import Peer
 
-F = TypeVar("F", bound=Callable[..., object])
+CloseCallback = TypeVar("CloseCallback", bound=Callable[["Unit"], object])
 
 # Listed in message 3 (docs/protocol.md, section 9): a writer that never sends beyond its credit.
 STREAMS: Final = "streams"
@@ -42,6 +42,7 @@ class Unit(UnitCore):
     friendly: bool
     meta: Mapping[str, str | int | float | bool]
     tags: Mapping[str, str]
+    roles: frozenset[str]
 
     def __init__(
         self, peer: Peer, info: PeerInfo, key_id: str | None, features: frozenset[str]
@@ -100,7 +101,7 @@ class Unit(UnitCore):
     ) -> None:
         await self.close()
 
-    def on_close(self, function: F) -> F:
+    def on_close(self, function: CloseCallback) -> CloseCallback:
         """Decorate a callback, called with the unit when its last connection is gone."""
         return self._close_callbacks.add(function)
 

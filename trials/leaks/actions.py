@@ -324,7 +324,7 @@ async def _cancelled_requests() -> AsyncIterator[Work]:
             for _ in range(count // IN_FLIGHT):
                 tasks = [asyncio.ensure_future(destination.request("slow")) for _ in range(8)]
                 for _ in range(8):
-                    destination.request("slow")  # nobody awaits it
+                    _ = destination.request("slow")  # nobody awaits it
                 await asyncio.sleep(0)
                 for task in tasks:
                     task.cancel()
