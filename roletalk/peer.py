@@ -33,6 +33,7 @@ from .keys import KeyRing
 from .listener import Listener
 from .lobby import Lobby
 from .middleware import Kind, Middleware, MiddlewareFunction
+from .network import NETWORK, Network
 from .remote_log import RemoteLog
 from .role import Role
 from .shutdown import Shutdown
@@ -150,6 +151,7 @@ class Peer(PeerCore):
         self._units: dict[str, Unit] = {}
         # Units that are gone: handlers that still run for one keep it alive.
         self._gone_units: weakref.WeakSet[Unit] = weakref.WeakSet()
+        self._network: Network = NETWORK.get()(self)
         self._listeners: set[Listener] = set()
         self._dialers: set[Dialer] = set()
         self._middlewares: list[Middleware] = []
