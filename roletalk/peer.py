@@ -135,7 +135,7 @@ class Peer(PeerCore):
             stream_window=stream_window,
             stream_buffer=stream_buffer,
             max_received_bytes=max_received_bytes,
-            remote_log=RemoteLog(max_log_lines, max_log_lines_in_all),
+            remote_log=RemoteLog(max_log_lines, max_log_lines_in_all, clock=clock),
         )
         self.id: Final = uuid.uuid4().hex
         self.name: Final = name
@@ -159,7 +159,7 @@ class Peer(PeerCore):
         self._unit_callbacks: Callbacks[Unit] = Callbacks(self)
         self._role_callbacks: Callbacks[Role] = Callbacks(self)
         self._acquaintances = Acquaintances(self, acquaint_filter)
-        self._lobby = Lobby()
+        self._lobby = Lobby(clock)
         # In the order in which they came.
         self._room_waiters: dict[Link, dict[asyncio.Future[None], None]] = {}
         self._announcer = Announcer(self)
