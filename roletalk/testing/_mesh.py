@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final
 
 from roletalk import Peer, Unit
-from roletalk.address import Address
 from roletalk.network import NETWORK
 
 from ._faults import Faults, Node, Nodes
@@ -92,9 +91,8 @@ class Mesh:
         else:
             host, port = found.addresses[0]
             url = f"{'wss' if found.secure else 'ws'}://{host}:{port}"
-        Address.parse(url)
         unit: Unit = await a.connect(url, **options)
-        while b.unit(a.id) is None and unit.connected:
+        while b.unit(a.id) is None and unit.connected:  # noqa: ASYNC110  # no callback is left on b
             await asyncio.sleep(0)
         return unit
 
@@ -198,9 +196,6 @@ class Mesh:
             left += [f"{task!r} of peer {peer.name!r}" for task in tasks]
         return left
 
-    def _close_with_loop(self) -> None:
-        """Have the running loop close this mesh when it ends (`loop.shutdown_asyncgens`)."""
-
     async def __aenter__(self) -> Mesh:
         self._hub.bind()
         return self
@@ -211,9 +206,12 @@ class Mesh:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # What is left is of no interest beside what went wrong.
-        with suppress(AssertionError) if exc is not None else suppress():
+        try:
             await self.close()
+        except AssertionError:
+            # What is left is of no interest beside what went wrong.
+            if exc is None:
+                raise
 
     def __repr__(self) -> str:
         return f"<Mesh peers={len(self._networks)} connections={len(self._hub.links)}>"

@@ -67,6 +67,7 @@ class Hub:
         self._faults = faults
         self._next_port = FIRST_PORT
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.on_bound: Callable[[], None] = lambda: None
         self.listening: dict[Name, Listening] = {}
         self.links: set[Link] = set()
         self._changed = asyncio.Event()
@@ -79,9 +80,11 @@ class Hub:
     def bind(self) -> asyncio.AbstractEventLoop:
         """The running loop.  Raises `RuntimeError` on another one than before."""
         loop = asyncio.get_running_loop()
-        if self._loop not in (None, loop):
+        if self._loop is not None and self._loop is not loop:
             raise RuntimeError("this mesh is used on another event loop: make one for each loop")
-        self._loop = loop
+        if self._loop is None:
+            self._loop = loop
+            self.on_bound()
         return loop
 
     def new_port(self) -> int:
@@ -106,6 +109,7 @@ class Hub:
         protocol: Callable[[str | None], asyncio.BaseProtocol],
     ) -> Listening:
         self.bind()
+        name = _canonical(name)
         if name in self.listening:
             raise OSError(errno.EADDRINUSE, f"{name} is listened on already")
         listening = Listening(self, place, name, secure, protocol, copy_context())
@@ -116,6 +120,7 @@ class Hub:
         self, place: Place, name: Name, secure: bool, protocol: asyncio.BaseProtocol
     ) -> None:
         loop = self.bind()
+        name = _canonical(name)
         listening = self.listening.get(name)
         if listening is not None:
             await self._round_trip(place, listening.place)
@@ -129,7 +134,7 @@ class Hub:
         link = Link(place, there, (out, back))
         names = self._end_names(place, name)
 
-        def lost(transport: MemoryTransport) -> None:
+        def lost() -> None:
             if all(end.is_lost for end in link.ends):
                 self.links.discard(link)
 
@@ -195,7 +200,7 @@ class MemoryNetwork:
         ssl: ssl_module.SSLContext | None,
         server_hostname: str | None,
     ) -> None:
-        name = address.path or (self._host(address.host), address.port)
+        name: Name = address.path or (self._host(address.host), address.port)
         await self._hub.connect(self.place, name, address.secure, protocol)
 
     async def listen(
@@ -208,11 +213,7 @@ class MemoryNetwork:
         ssl: ssl_module.SSLContext | None,
         backlog: int,
     ) -> Listening:
-        name: Name
-        if path is not None:
-            name = os.path.abspath(path)
-        else:
-            name = self._host(host or ""), port or self._hub.new_port()
+        name: Name = path or (self._host(host or ""), port or self._hub.new_port())
         return self._hub.listen(self.place, name, ssl is not None, protocol)
 
     def _host(self, host: str) -> str:
@@ -221,6 +222,10 @@ class MemoryNetwork:
         if host in ("", LOCALHOST, "::", "::1", "0.0.0.0") or host.startswith("127."):
             return self.place.host
         return host
+
+
+def _canonical(name: Name) -> Name:
+    return os.path.abspath(name) if isinstance(name, str) else name
 
 
 def _shown(name: tuple[str, int]) -> tuple[str, int]:

@@ -141,7 +141,7 @@ class MemoryTransport(asyncio.Transport):
         out: Wire,
         into: Wire,
         extra: dict[str, Any],
-        lost: Callable[[MemoryTransport], None],
+        lost: Callable[[], None],
     ) -> None:
         super().__init__(extra)
         self._loop = loop
@@ -347,7 +347,7 @@ class MemoryTransport(asyncio.Transport):
         if not self._into.is_blocked:
             self._into.clear()
         self._out.end(reset=reset)
-        self._on_lost(self)
+        self._on_lost()
         protocol, self._protocol = self._protocol, None
         protocol.connection_lost(error)
 
