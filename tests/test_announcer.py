@@ -14,8 +14,6 @@ from roletalk.errors import ProtocolError
 from tests.helpers import eventually, peers, run
 from tests.rawclient import ROLES, Connection, authenticate, dial
 
-pytestmark = pytest.mark.usefixtures("on_mesh")
-
 
 class FakeUnit:
     def __init__(self) -> None:

@@ -14,8 +14,6 @@ import roletalk
 from tests import rawclient as raw
 from tests.helpers import eventually, pair, peers, ready, run
 
-pytestmark = pytest.mark.usefixtures("on_mesh")
-
 # -- inside handlers
 
 

@@ -13,8 +13,6 @@ import pytest
 import roletalk
 from tests.helpers import eventually, pair, peers, ready, run
 
-pytestmark = pytest.mark.usefixtures("on_mesh")
-
 CHUNK = b"x" * 65_536
 
 

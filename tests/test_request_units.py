@@ -11,8 +11,6 @@ import roletalk
 from tests import rawclient as raw
 from tests.helpers import eventually, peers, run
 
-pytestmark = pytest.mark.usefixtures("on_mesh")
-
 # -- who is asked
 
 

@@ -13,8 +13,6 @@ import roletalk
 from tests.helpers import eventually, pair, peers, ready, run
 from tests.rawclient import ROLES, Connection, authenticate, dial, peer_data
 
-pytestmark = pytest.mark.usefixtures("on_mesh")
-
 
 def test_on_unit_and_on_close() -> None:
     async def main() -> None:
