@@ -13,6 +13,7 @@ import pytest
 
 from roletalk._debug import is_debug_build, live_objects
 from roletalk.gate import SPOKE_RT2
+from roletalk.testing import Mesh
 from tests.handlerscene import LOOPS
 from tests.helpers import run
 
@@ -55,6 +56,15 @@ def run_here(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """`run` on either loop, with asyncio's debug mode and without."""
     name, debug = request.param
     return lambda main, **options: run(main, debug=debug, new_loop=LOOPS[name], **options)
+
+
+@pytest.fixture
+def on_mesh() -> Iterator[None]:
+    """For modules whose point is not sockets: the peers of a test are connected in memory."""
+    mesh = Mesh()
+    with mesh.installed():
+        yield
+    assert not mesh._left()
 
 
 def pytest_report_header() -> str:
