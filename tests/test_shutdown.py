@@ -49,6 +49,8 @@ class FakeUnit:
 class FakePeer:
     """What a shutdown uses of a peer; notes the order of what it is told."""
 
+    name = "fake"
+
     def __init__(self, *unsent: int, answers: bool = True) -> None:
         self.log: list[str] = []
         self.loop = asyncio.get_running_loop()
