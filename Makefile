@@ -71,7 +71,7 @@ format: $(VENV)/.installed ## put Python files into shape
 # What an installation has of Python files and stubs, which is what pyright is to find.
 $(TYPES_LIB): FORCE
 	@rm -rf $@
-	@$(PY) setup.py -q build_py --build-lib $@ 2>/dev/null
+	@$(PY) setup.py -q build_py --build-lib $@
 
 types: build $(TYPES_LIB) ## check types: ours, users' (tests/typing), and each stub against its module
 	@$(PY) -m mypy roletalk pytest_roletalk.py tools trials tests/typing

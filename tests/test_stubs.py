@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -124,10 +122,6 @@ def test_stats_have_the_keys_of_their_type() -> None:
         assert type(value) is (get_origin(types[key]) or types[key]), key
 
 
-@pytest.mark.slow
 def test_nothing_needs_typing_extensions_at_run_time() -> None:
-    code = "import sys; sys.modules['typing_extensions'] = None; import roletalk; roletalk.Peer()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
+    sources = [*stub_docs.PACKAGE.glob("*.py"), *stub_docs.PACKAGE.glob("*.pyx")]
+    assert not [path.name for path in sources if "typing_extensions" in path.read_text("utf-8")]
