@@ -15,12 +15,16 @@ author = "roletalk contributors"
 project_copyright = author
 version = release = roletalk.__version__
 
-extensions = ["myst_parser", "sphinx_copybutton", "outside"]
+extensions = ["myst_parser", "sphinx_copybutton", "outside", "reference"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_*"]
 nitpicky = True
 # Names of other libraries: their documentation is not asked for, so that a build needs no network.
 nitpick_ignore_regex = [(r"py:.*", r"(?!roletalk\.).*")]
+
+add_module_names = False
+python_maximum_signature_line_length = 72
+python_use_unqualified_type_names = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4

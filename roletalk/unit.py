@@ -70,6 +70,7 @@ class Unit(UnitCore):
 
     @property
     def connected(self) -> bool:
+        """Whether at least one connection to it lives; once False, never True again."""
         return not self.gone
 
     @property

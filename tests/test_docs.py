@@ -5,6 +5,7 @@ What the pages promise, and how a block says what is to become of it, is in CONT
 
 from __future__ import annotations
 
+import inspect
 import re
 import shutil
 import sys
@@ -13,12 +14,29 @@ from urllib.parse import unquote
 
 import pytest
 
+import roletalk
+
 from .docs.check import check
 from .docs.pages import CHECKED, ROOT, RUN, SHOWN, Block, Page, fences, pages, parse
 from .docs.running import PageError, run_page
 
+sys.path.append(str(ROOT / "docs/_ext"))
+from stubs import BLOCK, documented, members
+from stubs import PAGES as PAGES_OF_REFERENCE
+
 PAGES = pages()
 NOT_RUN_AT_MOST = 6
+# Of classes that are compiled, whose modules below need them.
+INTERNAL = {
+    "Connection.admit",
+    "Connection.has_room_now",
+    "Connection.owner",
+    "Connection.peer",
+    "Connection.stream_tasks",
+    "Connection.wait_for_room",
+    "Peer.active_roles",
+    "Peer.handshake_timeout",
+}
 
 LINK = re.compile(r"(?<!!)\[(?:[^][]|\[[^]]*\])*\]\(<?([^()\s>]+)>?(?: \"[^\"]*\")?\)")
 IMAGE = re.compile(r"!\[[^]]*\]\(([^()\s]+)\)|<img [^>]*src=\"([^\"]+)\"")
@@ -101,6 +119,24 @@ def test_make_targets_that_are_named_exist() -> None:
     for page in PAGES:
         named = re.findall(r"(?:`|\$ |^)make ([a-z][\w-]+)", page.text, re.MULTILINE)
         assert set(named) <= targets, page.name
+
+
+def test_the_reference_is_whole() -> None:
+    """Every public name stands in it once, with all of its own members, and all are explained."""
+    shown = documented()
+    assert len(shown) == len(set(shown)), sorted(name for name in shown if shown.count(name) > 1)
+    names = {f"roletalk.{name}" for name in roletalk.__all__ if name != "__version__"}
+    assert names <= set(shown), names - set(shown)
+    for name in roletalk.__all__:
+        for member in (
+            vars(getattr(roletalk, name)) if inspect.isclass(getattr(roletalk, name)) else ()
+        ):
+            is_public = not member.startswith("_") and f"{name}.{member}" not in INTERNAL
+            assert not is_public or f"roletalk.{name}.{member}" in shown, f"{name}.{member}"
+    for page in sorted(PAGES_OF_REFERENCE.glob("*.md")):
+        for block in BLOCK.finditer(page.read_text("utf-8")):
+            for each in members(block):
+                assert each.doc or each.role == "attribute", f"{each.full_name} has no docstring"
 
 
 BROKEN = {
