@@ -2,7 +2,8 @@
 
 A page of the repository's top leads to the page here that includes it, a directory to nothing (its
 name stays), and any other file is offered as a download, as MyST does by itself.  A page that
-includes one of the top gets its text with the links as they are from here.
+includes one of the top gets its text with the links as they are from here.  A link to a name of the
+reference, ``peer.md#roletalk.Peer.listen``, is made one that Sphinx checks.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ def bring_in(app: Sphinx, docname: str, source: list[str]) -> None:
         """The text of a page in `folder`, as one of `page_folder`."""
 
         def replaced(link: re.Match[str]) -> str:
+            if (link[3] or "").startswith("#roletalk."):
+                text = link[1].replace("`", "")
+                return f"{{py:obj}}`{text} <{link[3][1:]}>`"
             path = (folder / link[2]).resolve()
             included = INCLUDED.get(os.path.relpath(path, docs.parent))
             if included:

@@ -1,12 +1,18 @@
-"""Network namespaces, so that the ports which a page names are free and are nobody else's."""
+"""Network namespaces, so that the ports which a page names are free and are nobody else's.
+
+A page of two machines has one of them in a further namespace, with a cable in between.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import socket
 import struct
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -14,6 +20,8 @@ from typing import Final
 CLONE_NEWNET: Final = 0x40000000
 SIOCSIFFLAGS: Final = 0x8914
 IFF_UP: Final = 0x1
+
+ADDRESS: Final = {"A": "10.0.0.1", "B": "10.0.0.2"}  # of the machines, as pages write them
 
 
 def can_be_made() -> bool:
@@ -51,3 +59,40 @@ def _raise_loopback() -> None:
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", IFF_UP))
+
+
+@contextmanager
+def machine_a() -> Iterator[list[str]]:
+    """Machine A, joined to the private network that this thread is in, which is machine B's.
+
+    Yields what a command that is to run on it begins with.
+    """
+    holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+    try:
+        on_a = ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
+        # Until it has its own network it has ours.
+        ours = os.readlink("/proc/thread-self/ns/net")
+        deadline = time.monotonic() + 10
+        while os.readlink(f"/proc/{holder.pid}/ns/net") == ours:
+            assert time.monotonic() < deadline, "no second network"
+            time.sleep(0.001)
+        for command in (
+            f"ip link add cable type veth peer name cable netns {holder.pid}",
+            f"ip address add {ADDRESS['B']}/24 dev cable",
+            "ip link set cable up",
+        ):
+            subprocess.run(command.split(), check=True)
+        for command in (
+            "ip link set lo up",
+            f"ip address add {ADDRESS['A']}/24 dev cable",
+            "ip link set cable up",
+        ):
+            subprocess.run([*on_a, *command.split()], check=True)
+        yield on_a
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def has_tools() -> bool:
+    return all(map(shutil.which, ("ip", "nsenter", "unshare")))

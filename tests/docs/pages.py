@@ -22,6 +22,7 @@ SHOWN: Final = frozenset({"console", "haproxy", "hexdump", "nginx", "text"})
 
 FENCE: Final = re.compile(r"^ *(`{3,}|~{3,})(.*)$")
 FILE_NAME: Final = re.compile(r"(?:#|//|--|;) ((?:[\w-]+/)*[\w-]*(?:\.[\w-]+)+|Dockerfile)")
+MACHINE: Final = re.compile(r"# on machine ([AB])\b")
 NOT_RUN: Final = re.compile(r"<!-- not run: (.+?) -->\s*\Z", re.DOTALL)
 # What may stand between a block and its output: nothing, or a paragraph of one sentence's length
 # that ends in a colon.
@@ -53,6 +54,12 @@ class Block:
         return found[1] if found and self.language not in ("console", "text") else None
 
     @property
+    def machine(self) -> str:
+        """The machine of two that it is for, "A" or "B", by its first line; "" where there is one."""
+        found = MACHINE.match(self.source)
+        return found[1] if found else ""
+
+    @property
     def is_run(self) -> bool:
         return self.language in RUN and not self.file_name and not self.reason
 
@@ -66,6 +73,10 @@ class Page:
     @property
     def name(self) -> str:
         return str(self.path.relative_to(ROOT))
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        return tuple(sorted({block.machine for block in self.blocks if block.machine}))
 
     def runs(self, *languages: str) -> bool:
         return any(block.is_run and block.language in languages for block in self.blocks)

@@ -27,7 +27,7 @@ import pytest
 import roletalk
 from tests.helpers import run
 
-from .network import private_network
+from .network import ADDRESS, has_tools, machine_a, private_network
 from .pages import ROOT, Block, Page
 
 BLOCK_SECONDS: Final = 60.0  # of patience with one block; what hangs fails and is named
@@ -43,10 +43,12 @@ def run_page(page: Page, folder: Path) -> None:
     """Run every block of `page` with `folder` as the current directory; raises `PageError`."""
     (folder / "page").mkdir()
     with ExitStack() as stack:
-        if page.runs("sh"):
-            stack.enter_context(private_network())
+        session = Session(page, folder)
+        is_private = page.runs("sh") and stack.enter_context(private_network())
+        if page.machines and is_private and has_tools():
+            session.on_a = stack.enter_context(machine_a())
         stack.enter_context(plain_logging())
-        session = stack.enter_context(Session(page, folder).entered())
+        stack.enter_context(session.entered())
         run(session.main(), timeout=BLOCK_SECONDS * len(page.blocks))
 
 
@@ -59,6 +61,8 @@ class Session:
         self.output = folder / "output"
         self.module = ModuleType("__page__")
         self.groups: list[int] = []  # of processes, one for every sh block
+        # What a command begins with that is to run on machine A; None where one machine plays both.
+        self.on_a: list[str] | None = None
         self.expected_from = 0  # where in the output the last visible block's begins
         self.last: Block | None = None
 
@@ -67,6 +71,8 @@ class Session:
         """The directory is current and can be imported from; everything is put back in the end."""
         with pytest.MonkeyPatch.context() as patch, self.output.open("a", buffering=1) as printed:
             patch.chdir(self.folder)
+            for machine in self.page.machines:
+                (self.folder / machine).mkdir()
             patch.syspath_prepend(str(self.folder))
             patch.setitem(sys.modules, self.module.__name__, self.module)
             with redirect_stdout(printed), redirect_stderr(printed):
@@ -97,9 +103,10 @@ class Session:
             self.last = block if block.is_run else None
             self.expected_from = self.output.stat().st_size
         if block.file_name:
-            path = self.folder / block.file_name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.source, encoding="utf-8")
+            for machine in ("", *self.page.machines):
+                path = self.folder / machine / block.file_name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block.source, encoding="utf-8")
         elif block.is_run:
             await (self.python(block) if block.language == "python" else self.shell(block))
 
@@ -117,11 +124,15 @@ class Session:
 
     async def shell(self, block: Block) -> None:
         begin = self.output.stat().st_size
+        source = block.source
+        if self.page.machines and self.on_a is None:
+            source = source.replace(ADDRESS["A"], "127.0.0.1")
+        before = self.on_a if block.machine == "A" and self.on_a else []
         with self.output.open("ab") as printed:
             process = await asyncio.create_subprocess_exec(
-                "bash", "-euo", "pipefail", "-c", block.source,
+                *before, "bash", "-euo", "pipefail", "-c", source,
                 stdin=asyncio.subprocess.DEVNULL, stdout=printed, stderr=printed,
-                cwd=self.folder, env=environment(), start_new_session=True,
+                cwd=self.folder / block.machine, env=environment(), start_new_session=True,
             )  # fmt: skip
             self.groups.append(process.pid)
             async with limited(block):
