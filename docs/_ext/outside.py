@@ -23,6 +23,10 @@ INCLUDED: Final = {
     "SECURITY.md": "project/reporting.md",
 }
 INCLUDE: Final = re.compile(r"^```\{include\} (\S+\.md)\n```$", re.MULTILINE)
+# What only the tests read.
+COMMENT: Final = re.compile(
+    r"^<!---? (?:invisible-code-block|not run): .*?-->$", re.MULTILINE | re.DOTALL
+)
 LINK: Final = re.compile(r"\[([^][]+)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
 
@@ -52,7 +56,9 @@ def bring_in(app: Sphinx, docname: str, source: list[str]) -> None:
         app.env.note_dependency(str(path))
         return with_links(path.read_text("utf-8"), path.parent)
 
-    source[0] = INCLUDE.sub(contents, with_links(source[0], page_folder))
+    text = INCLUDE.sub(contents, with_links(source[0], page_folder))
+    # Lines keep their numbers, for the warnings' sake.
+    source[0] = COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), text)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
