@@ -23,7 +23,7 @@ nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!roletalk\.).*")]
 
 add_module_names = False
-python_maximum_signature_line_length = 72
+python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -34,10 +34,17 @@ suppress_warnings = ["misc.highlighting_failure"]
 html_theme = "furo"
 html_title = f"roletalk {version}"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_logo = html_favicon = "_static/mark.svg"
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#20606d", "color-brand-content": "#20707f"},
+    "dark_css_variables": {"color-brand-primary": "#6fc3d2", "color-brand-content": "#6fc3d2"},
+}
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 
+copybutton_selector = "div:not(.highlight-text) > div.highlight > pre"
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_prompt_text = "$ "
