@@ -1,8 +1,9 @@
 """The blocks of the reference: ``{reference} NAME``, with the members to be shown in its body.
 
-Without a body it is the class or function itself.  A member that has no docstring is an error; an
-attribute, which can have none, may be explained in the block: ``name: what it is``.  What stands in
-single backticks in a docstring becomes a link where the reference has such a name.
+Without a body it is the class or function itself.  A member without a docstring is an error; where the
+sources have no place for one, the block explains it: ``name: what it is``.  ``name(arguments)`` shows
+these in place of its overloads.  What stands in single backticks in a docstring becomes a link where
+the reference has such a name.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = getLogger(__name__)
 
-OUTERMOST: Final = frozenset({"class", "exception", "function"})
+OUTERMOST: Final = frozenset({"class", "data", "exception", "function"})
 PAGE: Final = re.compile(r"\bdocs/([\w/-]+)\.md\b")
 BACKTICKS: Final = re.compile(r"(?<![`:\w])`([^`\n]+)`(?![`_])")
 

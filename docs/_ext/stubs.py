@@ -11,7 +11,7 @@ import enum
 import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -190,18 +190,32 @@ def describe_function(package: str, name: str) -> Member:
     return Member(f"{package}.{name}", "function", signatures, options, doc)
 
 
+def describe_alias(package: str, name: str) -> Member:
+    """A name of a type that is no class: what it stands for, and the string below it."""
+    for path in sorted((ROOT / Path(*package.split("."))).glob("*.py")):
+        body = ast.parse(path.read_text("utf-8")).body
+        for node, after in zip(body, [*body[1:], None], strict=True):
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and node.value:
+                below = after.value if isinstance(after, ast.Expr) else None
+                doc = str(below.value) if isinstance(below, ast.Constant) else ""
+                value = (f":value: {text_of(node.value)}",)
+                return Member(f"{package}.{name}", "data", (name,), value, inspect.cleandoc(doc))
+    raise LookupError(f"{package}.{name} is nowhere in the sources")
+
+
 def describe_member(package: str, class_name: str, name: str, doc: str = "") -> Member:
-    """`doc` is for attributes, whose classes have no place for it."""
+    """`doc` is said where the sources say nothing: attributes of compiled classes have no docstrings."""
     kind = getattr(__import__(package, fromlist=[class_name]), class_name)
     full_name = f"{package}.{class_name}.{name}"
-    for each in kind.__mro__:
+    # The bases of a TypedDict are none of its classes at run time.
+    for each in (*kind.__mro__, *getattr(kind, "__orig_bases__", ())):
         node = class_definition(each)
         if node is None:
             continue
         found = definitions(node.body, name)
         if found:
-            doc = doc or docstring(inspect.getattr_static(kind, name))
-            return describe_definitions(full_name, class_name, found, doc)
+            own = docstring(inspect.getattr_static(kind, name)) or ast.get_docstring(found[0])
+            return describe_definitions(full_name, class_name, found, own or doc)
         initial = definitions(node.body, "__init__")
         bodies = [node.body, *(each.body for each in initial)]
         for body in bodies:
@@ -212,7 +226,7 @@ def describe_member(package: str, class_name: str, name: str, doc: str = "") -> 
                 own = docstring(static) if inspect.isdatadescriptor(static) else ""
                 options = (f":type: {annotation}",) if annotation else ()
                 shown = f"{class_name}.{name}"
-                return Member(full_name, "attribute", (shown,), options, doc or below or own or "")
+                return Member(full_name, "attribute", (shown,), options, own or below or doc)
         if issubclass(kind, enum.Enum) and name in kind.__members__:
             value = (f":value: {kind[name].value!r}",)
             return Member(full_name, "attribute", (f"{class_name}.{name}",), value, doc)
@@ -242,16 +256,30 @@ def split(name: str) -> tuple[str, str]:
 def members(block: re.Match[str]) -> Iterator[Member]:
     package, name = split(block[1])
     if not block[2].strip():
-        is_class = inspect.isclass(lookup(package, name))
-        yield (describe_class if is_class else describe_function)(package, name)
+        value = lookup(package, name)
+        if inspect.isclass(value):
+            yield describe_class(package, name)
+        elif inspect.isfunction(value):
+            yield describe_function(package, name)
+        else:
+            yield describe_alias(package, name)
         return
-    for line in block[2].splitlines():
-        named = re.fullmatch(r"(\w+): (.+)", line)
-        if named:
-            yield describe_member(package, name, named[1], named[2])
-            continue
-        for each in line.split():
-            yield describe_member(package, name, each)
+    for each, arguments, doc in listed(block[2]):
+        member = describe_member(package, name, each, doc)
+        if arguments:
+            # In place of overloads that tell a reader less than they tell a type checker.
+            member = replace(member, signatures=(f"{name}.{each}{arguments}",))
+        yield member
+
+
+def listed(body: str) -> Iterator[tuple[str, str, str]]:
+    """The names in a block, each with the arguments and the text that stand with it."""
+    for line in body.splitlines():
+        alone = re.fullmatch(r"(\w+)(\(.*\))?(?:: (.+))?", line)
+        if alone:
+            yield alone[1], alone[2] or "", alone[3] or ""
+        else:
+            yield from ((each, "", "") for each in line.split())
 
 
 def documented() -> list[str]:
@@ -260,9 +288,8 @@ def documented() -> list[str]:
     for page in sorted(PAGES.glob("*.md")):
         for block in BLOCK.finditer(page.read_text("utf-8")):
             package, name = split(block[1])
-            lines = [re.sub(r":.*", "", line) for line in block[2].splitlines()]
-            listed = [each for line in lines for each in line.split()]
-            names += [f"{package}.{name}.{each}" for each in listed] or [f"{package}.{name}"]
+            whole = f"{package}.{name}"
+            names += [f"{whole}.{each}" for each, _, _ in listed(block[2])] or [whole]
     return names
 
 
