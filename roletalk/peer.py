@@ -465,7 +465,7 @@ class Peer(PeerCore):
                 refusal = "too many units"
             else:
                 unit = Unit(self, result.peer, result.key_id, result.features)
-        elif unit._key_id != result.key_id:
+        elif unit.key_id != result.key_id:
             refusal = "another key than the first connection of this unit proved"
         elif len(unit.connections) >= MAX_LINKS_PER_UNIT:
             refusal = "too many connections of one unit"
