@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-debug test-release build debug lint format types \
     bench bench-quick bench-compare bench-micro guard guard-update \
-    hostile conformance fuzz sanitize leaks faults soak idle scorecard clean distclean
+    docs hostile conformance fuzz sanitize leaks faults soak idle scorecard clean distclean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r name text; do \
@@ -63,6 +63,9 @@ format: $(VENV)/.installed ## put Python files into shape
 types: build ## check types: mypy --strict, and each stub against its compiled module
 	@$(PY) -m mypy roletalk tools trials $(wildcard tests/typing)
 	@$(PY) -m mypy.stubtest --allowlist tools/stubtest.allowlist --ignore-unused-allowlist $(MODULES)
+
+docs: build $(VENV)/.docs ## build the documentation into build/docs
+	@$(PY) -m sphinx -q -n -W --keep-going docs build/docs
 
 bench: build $(VENV)/.go $(VENV)/.bench $(VENV)/.bench-peers ## measure beside others: ten minutes
 	@$(PY) -m bench $(BENCH_ARGS)
@@ -138,6 +141,10 @@ $(VENV)/.bench: $(VENV)/.created pyproject.toml tools/install_extra.py
 
 $(VENV)/.bench-peers: $(VENV)/.created pyproject.toml tools/install_extra.py
 	@$(PY) tools/install_extra.py --optional bench-peers
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.created pyproject.toml tools/install_extra.py
+	@$(PY) tools/install_extra.py docs
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.created pyproject.toml tools/install_extra.py
