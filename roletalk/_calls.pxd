@@ -21,6 +21,7 @@ cdef class Home:
         object loop
         object done_future             # of asyncio's own, done: what a task is woken with
         object get_loop                # a method of that, which gives the loop for less than one of ours
+        object unseen                  # called with an error that nobody awaited
 
 
 cdef class Waiter:
@@ -59,6 +60,7 @@ cdef class CallTable:
         public uint64_t next           # the correlation to try next
         readonly Py_ssize_t used
         Py_ssize_t limit
+        public object unit             # whose it is, for errors
         readonly double earliest       # s, no deadline is before it
         bint swept                     # whoever sweeps knows of it
 
@@ -73,11 +75,10 @@ cdef class Call:
 
     cdef:
         Waiter waiter                  # None once its result was delivered
-        object error                   # what the first step raises
         Token token                    # of the debug build
 
 
 cdef Waiter new_waiter(Home home, double sent_at, double deadline, object role, object event)
 cdef Call new_call(Waiter waiter)
-cdef Call failed_call(object error)
+cdef Call failed_call(object error, Home home)
 cdef object done_call()

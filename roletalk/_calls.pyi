@@ -8,7 +8,11 @@ from ._context import Context
 
 @final
 class Home:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None: ...
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        unseen: Callable[[BaseException], object] | None = None,
+    ) -> None: ...
 
 @final
 class Waiter:
@@ -29,6 +33,7 @@ class Waiter:
 @final
 class CallTable:
     next: int
+    unit: Any
     def __init__(self, limit: int) -> None: ...
     @property
     def used(self) -> int: ...

@@ -20,6 +20,7 @@ from ._pyapi cimport (
 )
 from ._wire cimport CORRELATION_BITS
 
+from ._text import named
 from .errors import RequestTimeout, WouldBlock
 
 cdef double INFINITE = float("inf")
@@ -27,8 +28,9 @@ cdef double INFINITE = float("inf")
 
 @cython.final
 cdef class Home:
-    def __init__(self, loop):
+    def __init__(self, loop, unseen=None):
         self.loop = loop
+        self.unseen = unseen
         self.done_future = loop.create_future()
         self.done_future.set_result(None)
         self.get_loop = self.done_future.get_loop
@@ -185,7 +187,10 @@ cdef class CallTable:
     cdef uint64_t add(self, Waiter waiter) except 0:
         cdef uint64_t correlation
         if self.used >= self.limit:
-            raise WouldBlock(f"{self.used} requests are pending on this unit already")
+            error = WouldBlock(f"{self.used} requests are pending on {named(self.unit)} already",
+                               hint="await answers before asking for more, or Peer(max_pending=...)")
+            error.unit = self.unit
+            raise error
         if 2 * self.used >= len(self.slots):
             self._grow()
         while True:
@@ -258,8 +263,10 @@ cdef class CallTable:
                 self.discard(waiter)
                 error = RequestTimeout(
                     f"no answer to {waiter.event!r} of role {waiter.role!r} within "
-                    f"{waiter.deadline - waiter.sent_at:g} s"
+                    f"{waiter.deadline - waiter.sent_at:g} s from {named(self.unit)}",
+                    hint="it may have been executed; timeout= or Peer(request_timeout=...) allow more",
                 )
+                error.unit = self.unit
                 error.role = waiter.role
                 error.event = waiter.event
                 waiter.settle(FAILED, error, False)
@@ -295,9 +302,12 @@ cdef class Call:
 
     # Not __del__: an object from a freelist is finalized by the interpreter once only.
     def __dealloc__(self):
-        if self.waiter is not None and self.waiter.state == WAITING and not self.waiter.goes_on:
-            # Dropped without having been awaited: nobody will ask for the answer.
-            self.waiter.forget()
+        if self.waiter is not None:
+            if self.waiter.state == FAILED:
+                _unseen(self.waiter.home, self.waiter.outcome)
+            elif self.waiter.state == WAITING and not self.waiter.goes_on:
+                # Dropped without having been awaited: nobody will ask for the answer.
+                self.waiter.forget()
 
     def __await__(self):
         return self
@@ -330,7 +340,7 @@ cdef class Call:
         raise value
 
     def close(self):
-        waiter, self.waiter, self.error = self.waiter, None, None
+        waiter, self.waiter = self.waiter, None
         if waiter is not None and (<Waiter>waiter).state == WAITING:
             (<Waiter>waiter).wakeup = None
             (<Waiter>waiter).forget()
@@ -340,14 +350,17 @@ _type = type
 collections.abc.Coroutine.register(Call)
 
 
+cdef int _unseen(Home home, object error) except -1:
+    """An error was dropped with the call that had it."""
+    if home is not None and home.unseen is not None:
+        home.unseen(error)
+    return 0
+
+
 cdef PySendResult _step(Call self, PyObject** result) noexcept:
     cdef Waiter waiter = self.waiter
     if waiter is None:
-        error, self.error = self.error, None
-        if error is not None:
-            PyErr_SetObject(type(error), error)
-        else:
-            PyErr_SetString(RuntimeError, b"this request was awaited already")
+        PyErr_SetString(RuntimeError, b"this request was awaited already: each call is awaited once")
         return PYGEN_ERROR
     if waiter.state == WAITING:
         if waiter.wakeup is not None:
@@ -397,12 +410,11 @@ cdef Call new_call(Waiter waiter):
     return self
 
 
-cdef Call failed_call(object error):
-    cdef Call self = Call.__new__(Call)
-    if DEBUG:
-        self.token = token(COUNT_CALL)
-    self.error = error
-    return self
+cdef Call failed_call(object error, Home home):
+    cdef Waiter waiter = new_waiter(home, 0, 0, None, None)
+    waiter.state = FAILED
+    waiter.outcome = error
+    return new_call(waiter)
 
 
 cdef class _Done:

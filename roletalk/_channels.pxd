@@ -110,6 +110,7 @@ cdef class Stream:
     cdef int wake(self, bint direct) except -1
     cdef object wait(self)
     cdef object failure(self)
+    cdef str described(self)
     cdef bint is_awaited(self) noexcept
 
 

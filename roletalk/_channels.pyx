@@ -18,7 +18,7 @@ from ._debug cimport COUNT_STREAM, DEBUG, token
 from ._frame cimport OPEN
 from ._wire cimport CORRELATION_BITS, FLAG_ERROR, FLAG_QUOTA, MSG_STREAM_DATA
 
-from ._text import printable
+from ._text import named, printable
 from .errors import Reject, StreamError
 
 # Go's own channel numbers, which our ends have to take over, are small and count up.
@@ -298,12 +298,18 @@ cdef class Stream:
 
     cdef object failure(self):
         self.is_told = True
-        error = StreamError(self.error_text)
+        error = StreamError(self.error_text, hint=self.described())
         error.unit = self.unit
         if self.reply is not None:
             error.role = self.reply.role
             error.event = self.reply.event
         return error
+
+    cdef str described(self):
+        """Which stream it is, for errors."""
+        if self.reply is None:
+            return f"stream with {named(self.unit)}"
+        return f"stream {self.reply.event!r} of role {self.reply.role!r} with {named(self.unit)}"
 
     # ---- waiting -------------------------------------------------------------------------------------
 
@@ -313,7 +319,7 @@ cdef class Stream:
     cdef object wait(self):
         """What the one task that waits for this stream awaits."""
         if self.is_awaited():
-            raise RuntimeError("a stream is used by one task at a time")
+            raise RuntimeError(f"a stream is used by one task at a time: await what is under way first ({self.described()})")
         self.waiter = new_waiter(self.peer.home, 0, 0, None, None)
         return new_call(self.waiter)
 

@@ -22,6 +22,7 @@ cdef class DestinationCore:
     cdef Link _pick_of(self, object unit, bint for_stream)
     cdef double _deadline(self, object timeout, double at) except? -1
     cdef object _request(self, object event, object data, object timeout, object unit, bint ignore_close)
+    cdef object _about(self, object error, object event)
     cdef Link _send(self, object event, object data, object unit)
     cdef int _write(self, Link link, bytes names, Encoded* payload) except -1
     cdef object _open_now(self, Stream stream, int kind, object event, object data, double deadline,

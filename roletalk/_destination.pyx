@@ -10,15 +10,15 @@ from ._codec cimport (
     message_size, open_size, request_size, write_message, write_open, write_request,
 )
 from ._debug cimport now
-from ._opening cimport opening
+from ._opening cimport opening, renamed
 from ._payload cimport encode
 from ._readable cimport ReadableStream
 from ._wire cimport MSG_OPEN_READABLE, MSG_OPEN_WRITABLE
 from ._writable cimport WritableStream
 
 from ._dispatch import encode_name
-from ._text import quoted
-from .errors import NoUnitsError, UnitClosedError, WouldBlock
+from ._text import named
+from .errors import NoUnitsError, RoletalkError, UnitClosedError, WouldBlock
 
 cdef enum:
     NAMES_CACHE = 1024                 # events that a destination keeps encoded
@@ -78,18 +78,34 @@ cdef class DestinationCore:
             # A unit that is closing still counts as one until its last connection is gone.
             if link is not None:
                 return link
-        raise NoUnitsError(f"no connected unit serves role {self.name!r}")
+        raise self._nobody()
 
     cdef Link _pick_of(self, object unit, bint for_stream):
         cdef Link link
         if not isinstance(unit, UnitCore) or (<UnitCore>unit).peer is not self.peer:
-            raise TypeError(f"unit must be a Unit of the same peer, not {type(unit).__name__}")
+            raise TypeError(
+                f"unit= must be a Unit of the same peer (of peer.units or destination.units), not "
+                f"{'one of another peer' if isinstance(unit, UnitCore) else type(unit).__name__}")
         link = (<UnitCore>unit).pick_calm_link() if for_stream else (<UnitCore>unit).pick_link()
         if link is None:
-            raise UnitClosedError(f"unit {quoted(unit.name or unit.id)} is not connected any more")
+            closed = UnitClosedError(
+                f"{named(unit)} is not connected any more; nothing was sent to role {self.name!r}",
+                hint="a unit that comes back is another Unit: take it from destination.units")
+            closed.unit = unit
+            raise closed
         if self.name not in unit.roles:
-            raise NoUnitsError(f"unit {quoted(unit.name or unit.id)} does not serve role {self.name!r}")
+            error = self._nobody(unit)
+            error.unit = unit
+            raise error
         return link
+
+    cdef object _about(self, object error, object event):
+        """`error`, with what was being done."""
+        if isinstance(error, RoletalkError):
+            error.role = self.name
+            if isinstance(event, str):
+                error.event = event
+        return error
 
     # ---- requests ------------------------------------------------------------------------------------
 
@@ -112,9 +128,11 @@ cdef class DestinationCore:
         try:
             outcome = self._request(event, data, timeout, unit, ignore_unit_close)
         except Exception as exc:
-            return failed_call(exc)
+            return failed_call(self._about(exc, event), self.peer.home)
         if isinstance(outcome, Link):
-            return self._request_later(event, data, timeout, unit, ignore_unit_close, outcome)
+            return renamed(
+                self._request_later(event, data, timeout, unit, ignore_unit_close, outcome),
+                "Destination.request")
         return outcome
 
     cdef object _request(self, object event, object data, object timeout, object unit, bint ignore_close):
@@ -134,7 +152,7 @@ cdef class DestinationCore:
         # Before a connection is picked: encoding may run code of the value's.
         _owner = encode(data, &payload)
         if payload.size + PyBytes_GET_SIZE(names) + 32 > peer.limits.max_message_size:
-            raise ValueError(f"the request takes {payload.size} bytes of payload, over max_message_size")
+            raise ValueError(_too_large("request", payload.size, peer.limits.max_message_size))
         link = self.pick(unit, False)
         if not link.has_room():
             return link
@@ -164,7 +182,7 @@ cdef class DestinationCore:
             return INFINITE
         seconds = timeout
         if not seconds >= 0:
-            raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
+            raise ValueError(f"timeout= is in seconds, 0 or more, or None for no limit, not {timeout!r}")
         return at + seconds
 
     async def _request_later(self, event, data, timeout, unit, ignore_close, link):
@@ -183,7 +201,7 @@ cdef class DestinationCore:
         cdef Py_ssize_t role_size = PyBytes_GET_SIZE(self._wire_name)
         cdef Py_ssize_t size = message_size(PyBytes_GET_SIZE(names), payload)
         if size > self.peer.limits.max_message_size:
-            raise ValueError(f"the message takes {size} bytes, over max_message_size")
+            raise ValueError(_too_large("message", size, self.peer.limits.max_message_size))
         write_message(link.begin(size), PyBytes_AS_STRING(names), role_size,
                       PyBytes_GET_SIZE(names) - role_size, payload)
         link.end()
@@ -218,10 +236,10 @@ cdef class DestinationCore:
         try:
             full = self._send(event, data, unit)
         except Exception as exc:
-            return failed_call(exc)
+            return failed_call(self._about(exc, event), self.peer.home)
         if full is None:
             return done_call()
-        return self._send_later(event, data, unit, full)
+        return renamed(self._send_later(event, data, unit, full), "Destination.send")
 
     async def _send_later(self, event, data, unit, link):
         while link is not None:
@@ -234,8 +252,19 @@ cdef class DestinationCore:
         Raises `WouldBlock` above the connection's high-water mark, and what `send` raises.
         """
         self.peer.check_here()
-        if self._send(event, data, unit) is not None:
-            raise WouldBlock(f"the connection to a unit of role {self.name!r} is above its high-water mark")
+        cdef Link full
+        try:
+            full = self._send(event, data, unit)
+        except RoletalkError as exc:
+            self._about(exc, event)
+            raise
+        if full is not None:
+            error = WouldBlock(
+                f"{event!r} was not sent to role {self.name!r}: {full.unsent()} bytes are unsent to "
+                f"{named(full.unit)}, over its high-water mark",
+                hint="await send(), which waits for room, or Peer(high_water=...)")
+            error.unit = full.unit
+            raise self._about(error, event)
 
     def broadcast(self, event, data=None):
         """Send a one-way message to every unit; returns the tuple of units that it was written to.
@@ -252,7 +281,7 @@ cdef class DestinationCore:
         self.peer.check_here()
         names = self.names_of(event)
         if not self._units:
-            raise NoUnitsError(f"no connected unit serves role {self.name!r}")
+            raise self._about(self._nobody(), event)
         _owner = encode(data, &payload)
         for each in tuple(self._units):
             unit = <UnitCore>each
@@ -278,14 +307,14 @@ cdef class DestinationCore:
         are open with the unit, `TypeError` and `ValueError` for what cannot be sent, `RuntimeError` in a
         wrong thread, loop or process.
         """
-        return opening(self._open(MSG_OPEN_READABLE, event, data, timeout, unit))
+        return opening(self._open(MSG_OPEN_READABLE, event, data, timeout, unit), "Destination.readable")
 
     def writable(self, event, data=None, *, timeout=_UNSET, unit=None):
         """Open a stream that one unit reads; await or enter it for the `WritableStream`.
 
         See `readable`.
         """
-        return opening(self._open(MSG_OPEN_WRITABLE, event, data, timeout, unit))
+        return opening(self._open(MSG_OPEN_WRITABLE, event, data, timeout, unit), "Destination.writable")
 
     async def _open(self, int kind, event, data, timeout, unit):
         cdef Stream stream
@@ -296,7 +325,11 @@ cdef class DestinationCore:
                 stream = ReadableStream.__new__(ReadableStream)
             else:
                 stream = WritableStream.__new__(WritableStream)
-            outcome = self._open_now(stream, kind, event, data, deadline, unit)
+            try:
+                outcome = self._open_now(stream, kind, event, data, deadline, unit)
+            except RoletalkError as exc:
+                self._about(exc, event)
+                raise
             if not isinstance(outcome, Link):
                 break
             await self._room(outcome, deadline, event)
@@ -322,13 +355,16 @@ cdef class DestinationCore:
             Waiter waiter
         _owner = encode(data, &payload)
         if payload.size + PyBytes_GET_SIZE(names) + 32 > peer.limits.max_message_size:
-            raise ValueError(f"the request takes {payload.size} bytes of payload, over max_message_size")
+            raise ValueError(_too_large("request", payload.size, peer.limits.max_message_size))
         link = self.pick(unit, True)
         if not link.has_room():
             return link
         to = link.unit
         if not to.streams.enter():
-            raise WouldBlock(f"{to.streams.open} streams are open with this unit already")
+            error = WouldBlock(f"{to.streams.open} streams are open with {named(to)} already",
+                               hint="close some of them first, or Peer(max_streams=...)")
+            error.unit = to
+            raise error
         begin_stream(stream, peer, to, to.streams)
         link.channels.add(stream, to.streams.new_number())
         waiter = new_waiter(peer.home, now(), deadline, self.name, event)
@@ -347,3 +383,8 @@ cdef class DestinationCore:
         if deadline != INFINITE:
             peer.note_deadline(deadline, to.calls)
         return new_call(waiter)
+
+
+cdef str _too_large(str what, Py_ssize_t size, Py_ssize_t limit):
+    return (f"the {what} takes {size} bytes, over max_message_size ({limit}): "
+            "Peer(max_message_size=...) on both sides, or a stream")

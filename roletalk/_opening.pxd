@@ -31,4 +31,5 @@ cdef class WritableContext(StreamContext):
     pass
 
 
-cdef StreamOpening opening(object coroutine)
+cdef StreamOpening opening(object coroutine, str name)
+cdef object renamed(object coroutine, str name)

@@ -7,6 +7,8 @@ from ._readable cimport ReadableStream
 from ._writable cimport WritableStream
 from ._wire cimport MSG_STREAM_RESOLVE
 
+from ._text import quoted
+
 
 cdef class StreamOpening:
     """A stream that is being opened: await it for the stream, or enter it at once.
@@ -44,16 +46,24 @@ cdef class StreamOpening:
 collections.abc.Coroutine.register(StreamOpening)
 
 
-cdef StreamOpening opening(object coroutine):
+cdef StreamOpening opening(object coroutine, str name):
     cdef StreamOpening self = StreamOpening.__new__(StreamOpening)
-    self._opening = coroutine
+    self._opening = renamed(coroutine, name)
     return self
+
+
+cdef object renamed(object coroutine, str name):
+    """`coroutine` as the user called it: Python warns by that name when it is never awaited."""
+    coroutine.__qualname__ = name
+    return coroutine
 
 
 cdef class StreamContext(RequestContext):
     def reply(self, data=None):
         """Raises `RuntimeError`: a stream request is accepted or rejected."""
-        raise RuntimeError("a stream request is answered by accept() or reject()")
+        raise RuntimeError(
+            f"the stream request {quoted(self.event)} of role {quoted(self.role)} is answered by ctx.accept(data) "
+            "or ctx.reject(text), not by ctx.reply()")
 
     cdef Stream new_stream(self):
         raise AssertionError("overridden by both kinds of stream request")
@@ -68,7 +78,7 @@ cdef class StreamContext(RequestContext):
         process; `StreamError` when the connection that it came in on is lost; `TypeError` and
         `ValueError` when `data` cannot be encoded (it is not answered then).
         """
-        return opening(self._accept(data))
+        return opening(self._accept(data), f"{type(self).__name__}.accept")
 
     async def _accept(self, data):
         self._check()

@@ -105,6 +105,8 @@ cdef object encode(object value, Encoded* out):
         dataclasses.is_dataclass(value) and not isinstance(value, type)
     ):
         return _encode_object(value, out)
+    if hasattr(value, "__await__"):
+        raise TypeError(f"cannot send a value of type {_type_name(value)}: is an await missing before it?")
     raise TypeError(
         f"cannot send a value of type {_type_name(value)}: send None, bool, int, float, str, "
         "bytes, a buffer, dict, list, tuple, a dataclass, a msgspec.Struct, "
@@ -179,6 +181,12 @@ cdef object _encode_object(object value, Encoded* out):
     cdef object text
     try:
         text = _to_json(value)
+    except TypeError as error:
+        # msgspec's own names the type, but neither what is wanted nor what it is in.
+        raise TypeError(
+            f"cannot send the {_type_name(value)}, for what is in it: {error}; inside of objects JSON's types go, "
+            "and dataclasses, msgspec.Structs, dates, times, UUIDs, Decimals, enums, sets and bytes (as base64)"
+        ) from None
     # A BufferError is that of a memoryview with gaps.
     except (OverflowError, RecursionError, BufferError) as error:
         raise ValueError(f"an object that JSON cannot hold: {error}") from error

@@ -50,6 +50,7 @@ cdef class PeerCore:
         object _is_running             # of the loop
         Home home                      # of what waits on the loop
         int _fork_epoch
+        object _pid                    # of the process that made it
         readonly bint makes_tasks      # the loop has no task factory of the user's
         set _tables                    # call tables that may hold a deadline
         double _sweep_at

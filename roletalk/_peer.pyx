@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import sys
+import threading
+import warnings
 
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.string cimport memset
@@ -38,6 +40,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
+cdef str _UNSEEN = "errors of calls that were never awaited"
+
+
+def _thread_name(ident):
+    """How a log names the thread: its name, or its number where Python did not make it."""
+    for thread in threading.enumerate():
+        if thread.ident == ident:
+            return repr(thread.name)
+    return str(ident)
+
+
 def clock():
     """Seconds on the monotonic clock that deadlines are on."""
     return now()
@@ -66,6 +79,7 @@ cdef class PeerCore:
         self._tables = set()
         self._sweep_at = INFINITE
         self._fork_epoch = _forks
+        self._pid = os.getpid()
         memset(&self.counters, 0, sizeof(Counters))
 
     cdef int check_here(self) except -1:
@@ -88,23 +102,32 @@ cdef class PeerCore:
     def bind(self):
         """Bind the peer to the running loop, or raise `RuntimeError` when it is bound elsewhere."""
         loop = _get_running_loop()
-        if self._fork_epoch != _forks:
-            raise RuntimeError("this peer was made before a fork: make a new one in the child process")
-        if loop is None:
-            if self.loop is not None and self._thread != PyThread_get_thread_ident():
-                raise RuntimeError("this peer runs in another thread: use loop.call_soon_threadsafe")
-            raise RuntimeError("no event loop is running in this thread")
+        if loop is None or self._fork_epoch != _forks or self.loop is not None and loop is not self.loop:
+            raise RuntimeError(f"{self!r} cannot be used here: {self._why_not_here(loop)}")
         if self.loop is None:
             self.loop = loop
             self._is_running = loop.is_running
-            self.home = Home(loop)
+            self.home = Home(loop, self._unseen)
             self._thread = PyThread_get_thread_ident()
             # A task factory of the user's own makes all tasks, those of handlers too.
             self.makes_tasks = loop.get_task_factory() is None
-        elif loop is not self.loop:
-            if self._thread != PyThread_get_thread_ident():
-                raise RuntimeError("this peer runs in another thread: use loop.call_soon_threadsafe")
-            raise RuntimeError("this peer runs on another event loop")
+
+    def _why_not_here(self, loop):
+        if self._fork_epoch != _forks:
+            return (f"it was made in process {self._pid}, and this is process {os.getpid()}, forked from it; "
+                    "make a Peer in the child, after the fork")
+        if self.loop is not None and self.loop.is_closed():
+            return ("the event loop that it ran on is closed; each asyncio.run() makes a new loop, and needs "
+                    "a Peer made for it")
+        if self.loop is not None and self._thread != PyThread_get_thread_ident():
+            return (f"it runs in thread {_thread_name(self._thread)}, and this is thread "
+                    f"{_thread_name(PyThread_get_thread_ident())}; for a coroutine use "
+                    "asyncio.run_coroutine_threadsafe(coroutine, peer.loop), for a plain call "
+                    "peer.loop.call_soon_threadsafe(function)")
+        if loop is None:
+            return ("no event loop is running in this thread; call it from a coroutine, within "
+                    "asyncio.run(main())")
+        return "it runs on another event loop of this thread; make a Peer for each loop"
 
     def check_thread(self):
         """For plain calls that may come before the loop runs: raise only in a wrong thread or process."""
@@ -122,11 +145,25 @@ cdef class PeerCore:
         count = self.drops.get(reason, 0) + 1
         self.drops[reason] = count
         if count == 1:
-            _log.warning("dropped for the first time: %s (further ones are counted in stats())", reason)
+            _log.warning(
+                "peer %r dropped for the first time: %s (further ones are only counted, in "
+                "peer.stats()['drops'])", getattr(self, "name", ""), reason)
         return 0
 
     def count_drop(self, str reason):
         self.drop(reason)
+
+    def _unseen(self, error):
+        """An error was dropped together with the call that had it, which nobody awaited."""
+        role = getattr(error, "role", None)
+        what = "a call" if role is None else f"a request or message to role {role!r}"
+        self.drops[_UNSEEN] = self.drops.get(_UNSEEN, 0) + 1
+        self.remote_log.log(logging.WARNING, _UNSEEN, "%s failed, and nobody awaited it: %s: %s", what,
+                            type(error).__name__, error)
+        # Python shows one of a text and line once, so that no text of a remote peer may stand in it.
+        warnings.warn(
+            f"{what} failed with {type(error).__name__}, which nobody saw: await it, or use send_nowait()",
+            RuntimeWarning)
 
     def count_link(self, Connection link):
         """Take over the byte counts of a connection that is gone."""

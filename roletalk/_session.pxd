@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint64_t
 
-from ._calls cimport CallTable
+from ._calls cimport CallTable, Waiter
 from ._channels cimport Channels, Stream, UnitStreams
 from ._codec cimport Envelope
 from ._context cimport Context, RequestContext, Responder
@@ -24,6 +24,7 @@ cdef class Link(Connection):
 
     cdef int _handle(self, Envelope* envelope) except -1
     cdef int _settle(self, Envelope* envelope, bint rejected) except -1
+    cdef object _misanswered(self, str text, Waiter waiter)
     cdef int _refuse(self, Envelope* envelope, str text) except -1
     cdef StreamContext _asked_for(self, Envelope* envelope)
     cdef int _answered(self, StreamContext context) except -1
@@ -54,4 +55,6 @@ cdef class UnitCore(Responder):
     cdef bint _is_too_much(self, Link link) except -1
     cdef int _leave(self, Context context, object task) except -1
     cdef int _answer_stream(self, StreamContext context, uint8_t kind, object value) except -1
+    cdef str _too_large(self, Py_ssize_t size)
+    cdef object _not_accepted(self, StreamContext context, str why)
     cdef int _stream_done(self, StreamContext context, str failure) except -1

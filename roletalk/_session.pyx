@@ -31,7 +31,7 @@ from ._wire cimport (CLOSE_BAD_STRUCTURE, CLOSE_POLICY_VIOLATION, CLOSE_WRONG_CO
                      MSG_OPEN_WRITABLE, MSG_REJECT, MSG_REQUEST, MSG_RESOLVE, MSG_ROLES,
                      MSG_STREAM_DATA, MSG_STREAM_REJECT, MSG_STREAM_RESOLVE)
 
-from ._text import printable
+from ._text import Hint, named, printable
 from .errors import BadPayload, ProtocolError, Reject, RemoteError, StreamError
 
 cdef enum:
@@ -96,7 +96,9 @@ cdef class Link(Connection):
     cdef int broke(self, object error) except -1:
         about = self.unit.id if self.unit is not None else self.owner.whom
         self.peer.remote_log.log(
-            logging.ERROR, about, "error while receiving; closing this connection", error=error)
+            logging.ERROR, about,
+            "internal error while receiving from %s, closing this connection; please report it", about,
+            error=error)
         return 0
 
     cdef Py_ssize_t body_offset(self, const uint8_t* head) except -1:
@@ -261,7 +263,7 @@ cdef class Link(Connection):
             return 0
         raw = PyBytes_FromStringAndSize(<const char*>envelope.body + 1, envelope.body_size - 1)
         if waiter.stream is not None and not rejected:
-            error = ProtocolError("a stream request was answered like a request")
+            error = self._misanswered("a stream request was answered like a request", waiter)
             return waiter.settle(FAILED, error, self._direct)
         if rejected:
             peer.counters.rejects_received += 1
@@ -272,6 +274,11 @@ cdef class Link(Connection):
         fill(context, self.unit, "reply", waiter.role, waiter.event, envelope.body[0], raw)
         context._rtt = self.received_at - waiter.sent_at
         return waiter.settle(ANSWERED, context, self._direct)
+
+    cdef object _misanswered(self, str text, Waiter waiter):
+        error = ProtocolError(f"{text} by {named(self.unit)}: {waiter.event!r} of role {waiter.role!r}")
+        error.unit, error.role, error.event = self.unit, waiter.role, waiter.event
+        return error
 
     cdef int _refuse(self, Envelope* envelope, str text) except -1:
         cdef Encoded payload
@@ -338,11 +345,11 @@ cdef class Link(Connection):
             error = RemoteError(text, self.unit, waiter.role, waiter.event)
             return waiter.settle(FAILED, error, self._direct)
         if waiter.stream is None:
-            error = ProtocolError("a request was answered like a stream request")
+            error = self._misanswered("a request was answered like a stream request", waiter)
             return waiter.settle(FAILED, error, self._direct)
         stream = <Stream>waiter.stream
         if not self._adopt(stream, envelope.channel):
-            error = ProtocolError("a stream was accepted on a channel that is in use")
+            error = self._misanswered("a stream was accepted on a channel that is in use", waiter)
             return waiter.settle(FAILED, error, self._direct)
         peer.counters.replies_received += 1
         context = Context.__new__(Context)
@@ -389,6 +396,7 @@ cdef class UnitCore(Responder):
     def __init__(self, PeerCore peer):
         self.peer = peer
         self.calls = CallTable(peer.max_pending)
+        self.calls.unit = self
         self.streams = UnitStreams(peer)
         self._links = []
         self.tasks = set()
@@ -463,7 +471,7 @@ cdef class UnitCore(Responder):
         return self.peer.check_here()
 
     cdef int log(self, int level, str text, tuple args, object error) except -1:
-        self.peer.remote_log.log(level, self.id, text, *args, error=error)
+        self.peer.remote_log.log(level, self.id, text + " [%s]", *args, named(self), error=error)
         return 0
 
     # ---- handlers ------------------------------------------------------------------------------------
@@ -553,8 +561,10 @@ cdef class UnitCore(Responder):
         try:
             (<RequestContext>context).finish(MSG_RESOLVE, value)
         except (TypeError, ValueError) as error:
-            self.log(logging.ERROR, "the reply of handler %s to event '%s' cannot be encoded",
-                     (name_of(handler.function), context.event), error)
+            self.log(logging.ERROR,
+                     "what handler %s of role '%s' returned for event '%s' cannot be sent, the caller gets "
+                     "'internal error': %s",
+                     (name_of(handler.function), handler.role.name, context.event, Hint(str(error))), error)
             (<RequestContext>context).finish(MSG_REJECT, "internal error")
         return 0
 
@@ -566,8 +576,8 @@ cdef class UnitCore(Responder):
                 if isinstance(error, BadPayload):
                     self.peer.drop("messages with a payload that does not decode")
                 else:
-                    self.log(logging.INFO, "handler %s turned a message down: '%s'",
-                             (name_of(handler.function), text), None)
+                    self.log(logging.INFO, "handler %s of role '%s' turned down a message of event '%s': '%s'",
+                             (name_of(handler.function), handler.role.name, context.event, text), None)
                 return 0
         elif isinstance(error, StreamError) and _has_lost_stream(context):
             self.log(logging.DEBUG, "the stream of handler %s is over: %s",
@@ -600,7 +610,7 @@ cdef class UnitCore(Responder):
         _owner = encode(value, &payload)
         size = answer_size(context.correlation_size, &payload)
         if size > self.peer.limits.max_message_size:
-            raise ValueError(f"the reply takes {size} bytes, over max_message_size")
+            raise ValueError(self._too_large(size))
         if link._state != OPEN:
             link = self.pick_link()
             if link is None:
@@ -636,7 +646,7 @@ cdef class UnitCore(Responder):
         _owner = encode(value, &payload)
         if link._state != OPEN:
             if accepts:
-                raise StreamError("the connection that the stream was asked for on is lost")
+                raise self._not_accepted(context, "the connection that it was asked for on is lost")
             link._answered(context)
             return self.peer.drop("replies to units that are gone")
         if accepts:
@@ -645,9 +655,9 @@ cdef class UnitCore(Responder):
         numbers = stream_number_size(context.correlation_size, number)
         size = stream_answer_size(numbers, &payload)
         if size > self.peer.limits.max_message_size:
-            raise ValueError(f"the reply takes {size} bytes, over max_message_size")
+            raise ValueError(self._too_large(size))
         if accepts and link._reading_paused and size > SMALL_ANSWER and self._is_too_much(link):
-            raise StreamError("the unit that asked for the stream does not read what it asked for")
+            raise self._not_accepted(context, "the unit does not read what it asked for before")
         write_stream_answer(link.begin(size), MSG_STREAM_RESOLVE if accepts else MSG_STREAM_REJECT,
                             numbers, context.correlation, number, &payload)
         link.end()
@@ -662,6 +672,16 @@ cdef class UnitCore(Responder):
         link._answered(context)
         link.channels.add(stream, number)
         return stream.open(context.remote)
+
+    cdef str _too_large(self, Py_ssize_t size):
+        return (f"the reply takes {size} bytes, over max_message_size "
+                f"({self.peer.limits.max_message_size}): Peer(max_message_size=...) on both sides, or a stream")
+
+    cdef object _not_accepted(self, StreamContext context, str why):
+        error = StreamError(
+            f"stream {context.event!r} of role {context.role!r} cannot be accepted for {named(self)}: {why}")
+        error.unit, error.role, error.event = self, context.role, context.event
+        return error
 
     cdef int _stream_done(self, StreamContext context, str failure) except -1:
         """The handler of a stream is done; `failure` is what the other end is told when it failed."""

@@ -536,7 +536,7 @@ cdef int blame(Handler handler, Context context, double seconds) except -1:
     return context.unit.log(
         logging.WARNING,
         "handler %s of role '%s', event '%s' held the event loop for %.2f s: remote peers that hear "
-        "nothing for that long may close their connections",
+        "nothing for that long may close their connections; await asyncio.to_thread() what blocks",
         (name_of(handler.function), handler.role.name, context.event, seconds), None)
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["ERROR_CHARS", "SHOWN_CHARS", "printable", "quoted"]
+__all__ = ["ERROR_CHARS", "SHOWN_CHARS", "Hint", "named", "printable", "quoted"]
 
 SHOWN_CHARS: Final = 200  # of one text in a log line
 NAME_CHARS: Final = 100  # of a name in a text of ours
 ERROR_CHARS: Final = 4096  # of an error
+ID_CHARS: Final = 8  # of a unit's id beside its name
+
+
+class Hint(str):
+    """A text of ours with nothing of a remote peer's in it: a log line has the whole of it."""
+
+    __slots__ = ()
 
 
 def printable(text: str, limit: int = SHOWN_CHARS) -> str:
@@ -27,6 +34,14 @@ def printable(text: str, limit: int = SHOWN_CHARS) -> str:
 def quoted(text: str, limit: int = NAME_CHARS) -> str:
     """The `repr` of the first `limit` characters of a name."""
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def named(unit: Any) -> str:
+    """How an error or a log line calls a unit: by its name and the beginning of its id."""
+    name, id = getattr(unit, "name", ""), getattr(unit, "id", "")
+    if not name:
+        return f"unit {quoted(id)}" if id else "the unit"
+    return f"unit {quoted(name)} ({printable(id[:ID_CHARS], 4 * ID_CHARS)})"
 
 
 def _visible(char: str) -> str:

@@ -10,5 +10,6 @@ cdef class WritableStream(Stream):
 
     cdef object _write(self, object data)
     cdef int _check_open(self) except -1
+    cdef object _closed(self)
     cdef int _drop_rest(self) except -1
     cdef int _finish_now(self) except -1

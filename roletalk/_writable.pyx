@@ -34,7 +34,7 @@ cdef class WritableStream(Stream):
         try:
             return self._write(data)
         except Exception as exc:
-            return failed_call(exc)
+            return failed_call(exc, self.peer.home)
 
     cdef object _write(self, object data):
         # Before anything is checked: to ask for a buffer may run code of the owner's.
@@ -65,11 +65,20 @@ cdef class WritableStream(Stream):
         if self.state == STREAM_FAILED:
             raise self.failure()
         if self.state == STREAM_FINISHED:
-            raise StreamError("the stream is closed")
+            raise self._closed()
         if self.is_awaited():
-            raise RuntimeError("a stream is written by one task at a time: await the write before")
+            raise RuntimeError(
+                f"a stream is written by one task at a time: await the write before ({self.described()})")
         # One that was cancelled left the rest of its bytes here.
         return self._drop_rest()
+
+    cdef object _closed(self):
+        error = StreamError("the stream is closed: nothing is written after close() or the end of its handler",
+                            hint=self.described())
+        error.unit = self.unit
+        if self.reply is not None:
+            error.role, error.event = self.reply.role, self.reply.event
+        return error
 
     cdef Py_ssize_t send_some(self, Py_ssize_t most) except -1:
         cdef Py_ssize_t size = min(self._left, self.credit, most)
@@ -135,8 +144,10 @@ cdef class WritableStream(Stream):
             return 0
         if self.is_awaited():
             self.unit.log(
-                logging.WARNING, "a handler returned before its stream had written everything: await write()",
-                (), None)
+                logging.WARNING,
+                "the handler of role '%s', event '%s' returned before its stream had written everything, which "
+                "is aborted: await stream.write()",
+                (self.reply.role, self.reply.event), None)
             return self.abort_with("a write was not awaited")
         return self._finish_now()
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
+from ._text import named
 from ._wire import CloseCode, MessageType
 from .address import Address, introduced, may_dial
 from .announcer import MAX_ROLES, lists_too_many
 from .dialer import Dialer
 from .errors import ProtocolError, RoletalkError
+from .signatures import check
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -43,6 +45,8 @@ class Acquaintances:
     """What a peer tells its units of each other, and what it makes of being told."""
 
     def __init__(self, peer: Peer, filter: Callable[[Unit, str], bool] | None) -> None:
+        if filter is not None:
+            check(filter, "acquaint_filter", ("unit", "url"), is_sync=True)
         self._peer = peer
         self._filter = filter
         self._waiting: deque[_Introduced] = deque()
@@ -103,8 +107,8 @@ class Acquaintances:
             self._peer.remote_log.log(
                 logging.INFO,
                 introducer.id,
-                "unit %s introduced an address that is never dialled: %s",
-                introducer.id,
+                "%s introduced an address that is never dialled: %s",
+                named(introducer),
                 exc,
             )
             self._peer.count_drop("acquaintances refused")
@@ -149,7 +153,12 @@ class Acquaintances:
                 return bool(self._filter(introducer, address.url))
             except Exception as exc:
                 self._peer.remote_log.log(
-                    logging.ERROR, introducer.id, "error in acquaint_filter", error=exc
+                    logging.ERROR,
+                    introducer.id,
+                    "error in acquaint_filter, so %s is not dialled; introduced by %s",
+                    address.url,
+                    named(introducer),
+                    error=exc,
                 )
                 return False
         hosts = {link.owner.host for link in introducer.connections if link.owner is not None}

@@ -21,6 +21,17 @@ _ZONE = re.compile(r"[A-Za-z0-9._~%-]+\Z")
 _NETLOC = re.compile(r"(?:[^\[\]]*@)?(?:\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?\Z")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?\Z")
 
+# What is written in place of a scheme of ours.
+_MEANT = {
+    "http": "ws",
+    "tcp": "ws",
+    "https": "wss",
+    "tls": "wss",
+    "ssl": "wss",
+    "unix": "ws+unix",
+    "http+unix": "ws+unix",
+}
+
 # An introduced address may be dialled when the introducer's own is in the same of these.
 _NEIGHBOURHOODS = tuple(
     map(
@@ -70,26 +81,29 @@ class Address:
             raise ValueError(f"the URL {shown} is malformed: {exc}") from None
         if parts.scheme == "ws+unix":
             if parts.netloc or not parts.path.startswith("/"):
-                raise ValueError(
-                    f"the URL {shown} needs an absolute path: ws+unix:///run/peer.sock"
-                )
+                meant = "ws+unix:///" + (parts.netloc + parts.path).lstrip("/")
+                raise ValueError(f"the URL {shown} needs an absolute path: write {meant[:200]!r}")
             return cls(url, False, "", 0, "/", parts.path)
-        if parts.scheme in ("http", "https"):
-            meant = "ws" + parts.scheme[4:]
-            raise ValueError(f"peers speak WebSocket: use {meant}:// in place of {shown}")
         if parts.scheme not in _DEFAULT_PORTS:
-            raise ValueError(f"the URL {shown} does not begin with ws://, wss:// or ws+unix://")
+            raise ValueError(
+                f"the URL {shown} does not begin with ws://, wss:// or ws+unix://:"
+                f" write {_meant(url)[:200]!r}"
+            )
         if parts.username is not None or parts.password is not None:
-            raise ValueError(f"the URL {shown} has user info, which means nothing here")
+            raise ValueError(
+                f"the URL {shown} has user info, which means nothing here: peers prove keys (add_key)"
+            )
         host = parts.hostname or ""
         if not host:
-            raise ValueError(f"the URL {shown} has no host")
+            raise ValueError(f"the URL {shown} has no host: write {_meant(url)[:200]!r}")
         is_bracketed = "[" in parts.netloc
         is_host = _is_ip(host) if is_bracketed else _HOST_NAME.match(host)
         if not is_host or is_bracketed != (":" in host) or not _NETLOC.match(parts.netloc):
             raise ValueError(f"the URL {shown} has a malformed host")
         if port == 0:
-            raise ValueError(f"the URL {shown} has port 0, which nobody listens on")
+            raise ValueError(
+                f"the URL {shown} has port 0, which nobody listens on: dial listener.url"
+            )
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
             target.encode()
@@ -139,6 +153,18 @@ def may_dial(host: str, introducer_hosts: frozenset[str]) -> bool:
         if own_ip is not None and any(ip in net and own_ip in net for net in _NEIGHBOURHOODS):
             return True
     return False
+
+
+def _meant(url: str) -> str:
+    """The URL of ours that `url` is likely to stand for."""
+    scheme, separator, rest = url.partition("://")
+    if separator:
+        return f"{_MEANT.get(scheme.lower(), 'ws')}://{rest}"
+    if url.startswith("/"):
+        return f"ws+unix://{url}"
+    maimed = re.match(r"(?:(wss?):?(?=/))?/*", url, re.IGNORECASE)
+    assert maimed is not None
+    return f"{(maimed[1] or 'ws').lower()}://{url[maimed.end() :]}"
 
 
 def _is_ip(host: str) -> bool:

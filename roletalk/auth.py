@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from . import refusals
 from ._text import printable, quoted
 from ._wire import CloseCode, MessageType
 from .keys import MAX_KEY_ID_BYTES, MAX_KEYS, Challenges, Key, KeyRing, generate_key
@@ -54,17 +55,24 @@ class HandshakeError(Exception):
     """The handshake is over without success, and the connection has to be closed.
 
     `close_code` is the WebSocket close code to close it with.  `send` is the error message to send
-    before, or None.  `remote` says that it was the other side that refused.
+    before, or None.  `remote` says that it was the other side that refused.  `hint` is for this side
+    alone: what it is likely to be, and what to do.
     """
 
     def __init__(
-        self, text: str, close_code: int, send: bytes | None = None, remote: bool = False
+        self,
+        text: str,
+        close_code: int,
+        send: bytes | None = None,
+        remote: bool = False,
+        hint: str = "",
     ) -> None:
         super().__init__(text)
         self.text = text
         self.close_code = close_code
         self.send = send
         self.remote = remote
+        self.hint = hint
 
 
 class ReachedItselfError(HandshakeError):
@@ -349,10 +357,13 @@ class Handshake:
             raise self._refusal("a handshake message is too long", CloseCode.TOO_BIG)
         kind = message[0]
         if kind == MessageType.ERROR:
-            raise HandshakeError(_remote_error(message[1:]), CloseCode.AUTH_REJECTED, remote=True)
+            raise HandshakeError(
+                _remote_error(message[1:]), CloseCode.AUTH_REJECTED, remote=True, hint=self.hint()
+            )
         handler = self._HANDLERS.get((self._state, kind))
         if handler is None:
-            raise self._refusal(_UNWELCOME.get((self._state, kind), f"message {kind} out of turn"))
+            text = _UNWELCOME.get((self._state, kind), f"message {kind} out of turn")
+            raise self._refusal(text, hint=self._unwelcome(kind, message))
         return handler(self, message)
 
     def _on_challenge(self, message: bytes) -> list[bytes]:
@@ -419,7 +430,7 @@ class Handshake:
         if proof.rt2 is UNSET or proof.proof:
             raise self._refusal("a legacy proof where both sides speak rt2")
         if proof.rt2.cb != self._binding_name:
-            raise self._refusal("the TLS channel binding differs")
+            raise self._refusal("the TLS channel binding differs", hint=refusals.BINDING)
         key = self._usable(proof.id)
         expected = None if key is None else self._bound_proof(key, proof.id, self._other_side)
         self._verify(proof.id, proof.rt2.proof, expected)
@@ -434,7 +445,8 @@ class Handshake:
         raw = self._parse(message, last=True)
         if isinstance(raw, dict) and not _speaks_our_protocol(raw.get("meta")):
             text = "the remote peer speaks another version of the protocol"
-            raise self._refusal(text, CloseCode.WRONG_VERSION, last=True)
+            hint = f"this one speaks {PROTOCOL_MAJOR}.x: update the older of the two"
+            raise self._refusal(text, CloseCode.WRONG_VERSION, last=True, hint=hint)
         data = self._convert(raw, _PeerData, CloseCode.BAD_STRUCTURE, last=True)
         if data.id == self._peer_id:
             raise self._refusal("reached itself", error=ReachedItselfError, last=True)
@@ -445,7 +457,7 @@ class Handshake:
             if data.id != offer.peer:
                 raise self._refusal("the peer's id is not the one that it proved for", last=True)
         elif self._key_id is not None and self._require_rt2(data.id):
-            raise self._refusal(_DOWNGRADE, last=True)
+            raise self._refusal(_DOWNGRADE, last=True, hint=refusals.DOWNGRADE)
         self._result = HandshakeResult(
             peer=_peer_info(data),
             key_id=self._key_id,
@@ -478,6 +490,31 @@ class Handshake:
         both = self._tls is not None and offer is not UNSET and END_POINT in offer.cb
         return END_POINT if both else NO_BINDING
 
+    @property
+    def _their_ids(self) -> frozenset[str]:
+        offer = self._theirs.rt2
+        return frozenset(self._theirs.ids if offer is UNSET else offer.ids)
+
+    def hint(self) -> str:
+        """What it is likely to be when the other side refuses now."""
+        tried = None
+        if self._state in (State.RT2_DIALING, State.CONFIRMED):
+            common = (kid for kid in self._ids if kid in self._their_ids and self._usable(kid))
+            tried = next(common, None)
+        return refusals.refused(self._ids, tried, bound=self._binding_name == END_POINT)
+
+    def _unwelcome(self, kind: int, message: bytes) -> str:
+        if (self._state, kind) == (State.OFFERED, MessageType.CONFIRMED):
+            return refusals.keys_here_only(self._ids)
+        if (self._state, kind) == (State.OPEN, MessageType.CHALLENGE):
+            try:
+                theirs = msgspec.json.decode(message[1:], type=_Challenge)
+            except (ValueError, RecursionError):
+                return refusals.keys_there_only(())
+            offer = theirs.rt2
+            return refusals.keys_there_only(theirs.ids if offer is UNSET else offer.ids)
+        return "is that a roletalk peer?"
+
     def _move(self, state: State) -> None:
         """The only place that changes the state."""
         if state not in _MOVES[self._state]:
@@ -492,19 +529,21 @@ class Handshake:
 
     def _choose(self) -> tuple[str, Key]:
         """The first of this side's keys that the other side has, too."""
-        offer = self._theirs.rt2
-        theirs = frozenset(self._theirs.ids if offer is UNSET else offer.ids)
+        theirs = self._their_ids
         for kid in self._ids:
             key = self._usable(kid)
             if key is not None and kid in theirs:
                 return kid, key
-        raise self._refusal("no key id in common")
+        unfit = (kid for kid in self._ids if kid in theirs)
+        hint = refusals.no_common_id(self._ids, sorted(theirs), unfit)
+        raise self._refusal("no key id in common", hint=hint)
 
     def _verify(self, kid: str, proof: str, expected: bytes | None) -> None:
         if expected is None:
             raise self._refusal(f"a proof with a key that was not offered: {quoted(kid)}")
         if not hmac.compare_digest(proof.encode(), expected):
-            raise self._refusal(f"a wrong proof for the key {quoted(kid)}")
+            hint = refusals.wrong_proof(kid, bound=self._binding_name == END_POINT)
+            raise self._refusal(f"a wrong proof for the key {quoted(kid)}", hint=hint)
         self._key_id = kid
 
     def _bound_proof(self, key: Key, kid: str, side: str) -> bytes:
@@ -530,12 +569,14 @@ class Handshake:
             self._roles_withheld = True
             message = _encode(MessageType.CONFIRMED, {**data, "roles": []})
         if len(message) > MAX_MESSAGE_BYTES:
-            raise HandshakeError("this peer's own name and tags are too long", CloseCode.TOO_BIG)
+            hint = "fewer or shorter tags= of the Peer, or a shorter name="
+            text = "this peer's own name and tags are too long"
+            raise HandshakeError(text, CloseCode.TOO_BIG, hint=hint)
         return message
 
     def _refuse_downgrade(self) -> None:
         if self._dialer and self._require_rt2(None):
-            raise self._refusal(_DOWNGRADE)
+            raise self._refusal(_DOWNGRADE, hint=refusals.DOWNGRADE)
 
     def _parse(self, message: bytes, last: bool = False) -> object:
         try:
@@ -560,13 +601,14 @@ class Handshake:
         *,
         error: type[HandshakeError] = HandshakeError,
         last: bool = False,
+        hint: str = "",
     ) -> HandshakeError:
         """The error to raise; it tells the other side why unless that is connected by now.
 
         A side that has sent its 3 (`last`) and got ours takes a 0 for a message of an unknown type,
         and a legacy peer may die of one.
         """
-        return error(text, code, None if last else _encode(MessageType.ERROR, text))
+        return error(text, code, None if last else _encode(MessageType.ERROR, text), hint=hint)
 
     # Every message that is in its turn.  Whatever does not stand here is refused.
     _HANDLERS: ClassVar[Mapping[tuple[State, int], Callable[[Handshake, bytes], list[bytes]]]] = {

@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
+from ._text import Hint
+from .signatures import check, where
+
 if TYPE_CHECKING:
     from .peer import Peer
 
@@ -26,17 +29,18 @@ class Callbacks(Generic[T]):
     they are called.
     """
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, name: str, argument: str) -> None:
         self._functions: list[Callable[[T], object]] = []
         self._peer = peer
+        self._name = name
+        self._argument = argument
 
     @property
     def functions(self) -> tuple[Callable[[T], object], ...]:
         return tuple(self._functions)
 
     def add(self, function: F) -> F:
-        if not callable(function):
-            raise TypeError(f"a callback is a function, not {type(function).__name__}")
+        check(function, f"a callback of {self._name}", (self._argument,))
         self._functions.append(function)
         return function
 
@@ -71,7 +75,13 @@ class Callbacks(Generic[T]):
     def _log(self, subject: T, function: object, error: Exception) -> None:
         about = getattr(subject, "id", "callbacks")
         self._peer.remote_log.log(
-            logging.ERROR, about, "error in callback %s", function, error=error
+            logging.ERROR,
+            about,
+            "error in callback %s of %s, called with %s",
+            Hint(where(function)),
+            self._name,
+            subject,
+            error=error,
         )
 
 
@@ -105,8 +115,13 @@ class Opening(Coroutine[Any, Any, C]):
     __slots__ = ("_close", "_opened", "_opening")
 
     def __init__(
-        self, opening: Coroutine[Any, Any, C], close: Callable[[C], Awaitable[None]] | None = None
+        self,
+        opening: Coroutine[Any, Any, C],
+        name: str,
+        close: Callable[[C], Awaitable[None]] | None = None,
     ) -> None:
+        # Python warns by this name when it is never awaited.
+        opening.__qualname__ = name  # type: ignore[attr-defined]  # a coroutine of a function
         self._opening = opening
         self._opened: C | None = None
         self._close = close

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ._destination import UNSET, DestinationCore
 from ._peer import clock
 from ._session import Link
+from ._text import named, quoted
 from .callbacks import Callbacks, within
 from .errors import NoUnitsError, RequestTimeout, RoletalkError
+from .hints import MAX_NAMED, why_nobody
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -32,9 +34,13 @@ class Destination(DestinationCore):
     def __init__(self, peer: Peer, name: str) -> None:
         super().__init__(peer, name)
         self._ready = asyncio.Event()
-        self._open_callbacks: Callbacks[Destination] = Callbacks(peer)
-        self._close_callbacks: Callbacks[Destination] = Callbacks(peer)
-        self._unit_callbacks: Callbacks[Unit] = Callbacks(peer)
+        self._open_callbacks: Callbacks[Destination] = Callbacks(
+            peer, "Destination.on_open", "destination"
+        )
+        self._close_callbacks: Callbacks[Destination] = Callbacks(
+            peer, "Destination.on_close", "destination"
+        )
+        self._unit_callbacks: Callbacks[Unit] = Callbacks(peer, "Destination.on_unit", "unit")
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -57,10 +63,9 @@ class Destination(DestinationCore):
         try:
             await within(self._ready.wait(), timeout)
         except TimeoutError:
-            count = len(self.peer.units)
             raise TimeoutError(
-                f"no unit serves role {self.name!r} after {timeout:g} s"
-                f" ({count} unit{'' if count == 1 else 's'} connected)"
+                f"no unit serves role {quoted(self.name)} after {timeout:g} s"
+                f" ({why_nobody(self.peer, self.name)()})"
             ) from None
 
     def survey(
@@ -79,7 +84,9 @@ class Destination(DestinationCore):
     ) -> AsyncIterator[Context | RoletalkError]:
         units = self.units
         if not units:
-            raise NoUnitsError(f"no connected unit serves role {self.name!r}")
+            nobody = self._nobody()
+            nobody.role, nobody.event = self.name, event
+            raise nobody
         asked = [asyncio.ensure_future(self._ask(unit, event, data, timeout)) for unit in units]
         waiting = set(asked)
         try:
@@ -109,10 +116,25 @@ class Destination(DestinationCore):
             await within(waiting, left)
         except TimeoutError:
             error = RequestTimeout(
-                f"no room to send {event!r} to role {self.name!r} before its timeout"
+                f"{event!r} was not sent to role {self.name!r} before its timeout: more than the"
+                f" high-water mark is unsent to {named(link.unit)}",
+                hint="it reads too slowly: send less, or Peer(high_water=...)",
             )
+            error.unit = cast("Unit", link.unit)
             error.role, error.event = self.name, event
             raise error from None
+
+    def _nobody(self, unit: Unit | None = None) -> NoUnitsError:
+        """That there is nobody to send to, or not `unit`, and why."""
+        role = quoted(self.name)
+        if unit is None:
+            return NoUnitsError(
+                f"no connected unit serves role {role}", hint=why_nobody(self.peer, self.name)
+            )
+        served = ", ".join(map(quoted, sorted(unit.roles)[:MAX_NAMED])) or "none"
+        return NoUnitsError(
+            f"{named(unit)} does not serve role {role}", hint=f"its roles: {served}"
+        )
 
     def _add(self, unit: Unit) -> None:
         self.add_unit(unit)

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import socket
 import ssl as ssl_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import aiofastnet
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from .address import Address
     from .peer import Peer
     from .unit import Unit
+
+
+# Of OpenSSL's x509_vfy.h.
+CERT_HAS_EXPIRED: Final = 10
+HOSTNAME_MISMATCH: Final = 62
+IP_ADDRESS_MISMATCH: Final = 64
+NO_TLS_REASONS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 
 
 class Dialer:
@@ -80,6 +88,11 @@ class Dialer:
                 error or ConnectError(f"dialling {self.address.url} was given up")
             )
         self._task.cancel()
+
+    @property
+    def failure(self) -> str:
+        """What the last dial failed with; empty while connected, or before anything was tried."""
+        return self._told
 
     @property
     def alive(self) -> bool:
@@ -164,10 +177,16 @@ class Dialer:
             either: set[asyncio.Future[Any]] = {opening, admission.result}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if opening.done() and opening.exception() is not None:
-                admission.fail(self._connect_error(opening.exception()))
+                admission.fail(
+                    self._connect_error(opening.exception(), saw_tls=admission.gate.saw_tls)
+                )
             elif opening.done() and admission.link.state == ConnectionState.CONNECTING:
                 # picows takes a connection that is lost before the upgrade for one that is done.
-                admission.fail(self._connect_error(EOFError("the connection was closed")))
+                admission.fail(
+                    self._connect_error(
+                        EOFError("the connection was closed"), saw_tls=admission.gate.saw_tls
+                    )
+                )
             unit = await admission.result
             self._link = admission.link
             return unit
@@ -203,21 +222,60 @@ class Dialer:
             )
         await admission.gate.wait_upgraded()
 
-    def _connect_error(self, cause: BaseException | None) -> RoletalkError:
+    def _connect_error(self, cause: BaseException | None, *, saw_tls: bool) -> RoletalkError:
         url = self.address.url
+        if saw_tls:
+            return ConnectError(
+                f"no WebSocket at {url}: TLS is spoken there", hint="use wss:// in place of ws://"
+            )
         if isinstance(cause, ssl_module.SSLError):
-            hint = "is TLS spoken there, and is its certificate trusted here?"
-            error: RoletalkError = ConnectError(f"no TLS with {url}: {cause} ({hint})")
+            error: RoletalkError = ConnectError(
+                f"no TLS with {url}: {cause}", hint=_tls_hint(cause)
+            )
         elif isinstance(cause, OSError):
-            error = ConnectError(f"cannot connect to {url}: {cause}")
+            why = str(cause) or type(cause).__name__
+            error = ConnectError(f"cannot connect to {url}: {why}", hint=self._hint(cause))
         else:
             # Not with its cause: what was answered stands in that unescaped.
-            what = printable(str(cause))
             return ConnectError(
-                f"no WebSocket at {url}: {what} (a peer that speaks TLS needs wss://)"
+                f"no WebSocket at {url}: {printable(str(cause))}",
+                hint="is it a roletalk peer? One that speaks TLS needs wss://",
             )
         error.__cause__ = cause
         return error
+
+    def _hint(self, cause: OSError) -> str:
+        said = []
+        if isinstance(cause, socket.gaierror):
+            said.append("the name of the host is not known here")
+        elif self.address.path is not None:
+            said.append("is a peer listening on that path, and may this user use it?")
+        elif isinstance(cause, ConnectionRefusedError):
+            said.append("nobody listens there: is the peer started, and the address right?")
+        elif self.address.secure:
+            said.append("a peer without TLS needs ws://")
+        if self.address.path is None and urlsplit(self.address.url).port is None:
+            said.append(f"port {self.address.port}, as the URL names none")
+        return "; ".join(said)
+
+
+def _tls_hint(error: ssl_module.SSLError) -> str:
+    code = getattr(error, "verify_code", 0)
+    if code == CERT_HAS_EXPIRED:
+        return "its certificate has expired, or the clock here is wrong: renew it"
+    if code in (HOSTNAME_MISMATCH, IP_ADDRESS_MISMATCH):
+        return (
+            "its certificate is for another name: dial by a name that is in it, or"
+            " connect(server_hostname=...)"
+        )
+    if code:
+        return (
+            "its certificate is not trusted here:"
+            " ssl.create_default_context(cafile=...) for connect(ssl=...)"
+        )
+    if error.reason in NO_TLS_REASONS:
+        return "no TLS is spoken there: use ws://, or listen(ssl=...) there"
+    return "is TLS spoken there, and does its listener want a client certificate?"
 
 
 def _is_unreachable(cause: BaseException | None, secure: bool) -> bool:

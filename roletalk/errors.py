@@ -23,9 +23,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._text import ERROR_CHARS, printable
+from ._text import ERROR_CHARS, named, printable, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .unit import Unit
 
 __all__ = [
@@ -48,16 +50,33 @@ class RoletalkError(Exception):
     """Base of every error that the library raises for what happens at run time.
 
     `unit`, `role` and `event` say what was being done and with whom, where
-    that is known, and are ``None`` otherwise.  Whatever text of a remote peer `str` has is escaped, so
-    that it may be logged as it is; it has at most 4,096 characters.
+    that is known, and are ``None`` otherwise.  `str` gives what happened, and in parentheses the `hint`.
+    Whatever text of a remote peer it has is escaped, so that it may be logged as it is, and cut: what
+    happened has at most 4,096 characters.
     """
 
     unit: Unit | None = None
     role: str | None = None
     event: str | None = None
 
-    def __init__(self, text: object = "") -> None:
+    def __init__(self, text: object = "", *, hint: str | Callable[[], str] = "") -> None:
         super().__init__(printable(str(text), ERROR_CHARS))
+        self._hint = hint
+
+    @property
+    def hint(self) -> str:
+        """What to do about it, or what else is known; may be empty."""
+        # What takes time to find out is found out when somebody reads it.
+        return self._hint if isinstance(self._hint, str) else self._hint()
+
+    def __str__(self) -> str:
+        text, hint = self.what, self.hint
+        return f"{text} ({hint})" if hint else text
+
+    @property
+    def what(self) -> str:
+        """What happened, without the hint."""
+        return super().__str__()
 
 
 class ConnectError(RoletalkError, ConnectionError):
@@ -75,8 +94,10 @@ class ProtocolError(RoletalkError):
     (docs/protocol.md, section 1).
     """
 
-    def __init__(self, text: str, close_code: int = 4006) -> None:
-        super().__init__(text)
+    def __init__(
+        self, text: str, close_code: int = 4006, *, hint: str | Callable[[], str] = ""
+    ) -> None:
+        super().__init__(text, hint=hint)
         self.close_code = close_code
 
 
@@ -87,7 +108,8 @@ class NoUnitsError(RoletalkError):
 class RemoteError(RoletalkError):
     """A request or a stream request was rejected; `text` is the unit's reason, never empty.
 
-    `text` is as the unit wrote it, cut at 4,096 characters; not escaped, as `str` of the error is.
+    `text` is as the unit wrote it, cut at 4,096 characters; not escaped, as `str` of the error is, which
+    names the unit, the role and the event as well.
     """
 
     def __init__(
@@ -102,6 +124,24 @@ class RemoteError(RoletalkError):
         self.unit = unit
         self.role = role
         self.event = event
+
+    @property
+    def hint(self) -> str:
+        """What to do about it; may be empty."""
+        # Handlers fail with this text, and tell the reason to their own log only.
+        if self.text == "internal error" and self.unit is not None:
+            return "its log has the traceback; Peer(expose_errors=True) there sends it"
+        return ""
+
+    @property
+    def what(self) -> str:
+        """Who rejected what, and the reason."""
+        if self.unit is None:
+            return super().what
+        what = (
+            "" if self.event is None else f" {quoted(self.event)} of role {quoted(self.role or '')}"
+        )
+        return f"{named(self.unit)} rejected{what}: {super().what}"
 
 
 class RequestTimeout(RoletalkError, TimeoutError):

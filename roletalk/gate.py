@@ -45,6 +45,9 @@ STRANGER_BYTES: Final = (2 * 64 + 16) * 1024
 UPGRADE_BYTES: Final = 16 * 1024  # of an HTTP request or response; picows refuses what is longer
 PICOWS_LINES: Final = 1000  # of its log in a minute
 HEADERS_END: Final = b"\r\n\r\n"
+# How a TLS handshake or alert begins, and no HTTP (RFC 8446, 5.1).
+TLS_RECORDS: Final = (b"\x16\x03", b"\x15\x03")
+NO_TLS_HERE: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 CHALLENGES: Final = Challenges()
 """Of the whole process: a challenge of ours that comes back is an attack (section 8)."""
@@ -198,6 +201,9 @@ class Gate(asyncio.Protocol):
         )
         self.transport: Any = None
         self._is_turned_away = False
+        self._is_client = host is not None
+        self.saw_tls = False
+        """The other end speaks TLS, on a connection without it."""
 
     async def wait_upgraded(self) -> None:
         """Wait for the end of the upgrade.  Raises what picows makes of a response that is none."""
@@ -218,6 +224,9 @@ class Gate(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_turned_away:
+            return
+        if not self._head and data[:2] in TLS_RECORDS:
+            self._refuse_tls(data)
             return
         searched = max(len(self._head) - len(HEADERS_END) + 1, 0)
         self._head += data
@@ -243,6 +252,13 @@ class Gate(asyncio.Protocol):
             self._arrived = self._lost = None
             del self._ws, self._connection
             connection.upgraded(self.transport, rest, self._budget)
+
+    def _refuse_tls(self, data: bytes) -> None:
+        self.saw_tls = self._is_turned_away = True
+        if not self._is_client:
+            # A TLS client takes that for what it is, and says so at once.
+            self.transport.write(NO_TLS_HERE)
+        self.transport.close()
 
     def eof_received(self) -> bool:
         return bool(self._ws.eof_received())
@@ -327,15 +343,15 @@ class Admission:
                 self._certificate = self.listener.certificate
         if self.dialer is not None:
             return True
-        refusal = ""
+        refusal = hint = ""
         if self._peer.closing:
             refusal = "this peer is closing"
         elif not leaves_descriptors(transport.get_extra_info("socket").fileno()):
-            refusal = "too few file descriptors are left"
+            refusal, hint = "too few file descriptors are left", "raise the limit: ulimit -n"
         elif not self._peer._lobby.let_in(self, self.host):
-            refusal = "too many connections, or too fast"
+            refusal, hint = "too many connections, or too fast", "docs/limits.md has the limits"
         if refusal:
-            self.fail(ConnectError(self._about(refusal)))
+            self.fail(ConnectError(self.about(refusal), hint=hint))
         return not refusal
 
     def _connected_to_itself(self, transport: Any) -> None:
@@ -345,7 +361,7 @@ class Admission:
         """
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.fail(ConnectError(self._about("nobody listens there")))
+        self.fail(ConnectError(self.about("nobody listens there"), hint="is the peer started?"))
 
     def opened(self, link: Link) -> None:
         if self.result.done():
@@ -384,9 +400,9 @@ class Admission:
                 link.send_message(exc.send)
             error: RoletalkError
             if exc.close_code in (CloseCode.AUTH_REJECTED, CloseCode.NORMAL):
-                error = AuthError(self._about(exc.text))
+                error = AuthError(self.about(exc.text), hint=exc.hint)
             else:
-                error = ProtocolError(self._about(exc.text), exc.close_code)
+                error = ProtocolError(self.about(exc.text), exc.close_code, hint=exc.hint)
             self.fail(error, itself=isinstance(exc, ReachedItselfError))
             link.close(exc.close_code, exc.text[:100])
             return
@@ -400,7 +416,7 @@ class Admission:
         """The remote end by its address, before it has another name."""
         return self.dialer.address.url if self.dialer else self.host or "a Unix socket"
 
-    def _about(self, text: str) -> str:
+    def about(self, text: str) -> str:
         return f"handshake with {self.whom}: {text}"
 
     def _admit(self, link: Link) -> None:
@@ -441,12 +457,14 @@ class Admission:
             reason = f" ({printable(link.close_reason)})" if link.close_reason else ""
             error: RoletalkError
             if link.close_code == CloseCode.AUTH_REJECTED:
-                error = AuthError(self._about(f"refused by the remote peer{reason}"))
+                hint = self._handshake.hint() if self._handshake is not None else ""
+                error = AuthError(self.about(f"refused by the remote peer{reason}"), hint=hint)
             elif link.close_code == CloseCode.WRONG_VERSION:
-                error = ProtocolError(self._about("the protocol versions differ"), link.close_code)
+                error = ProtocolError(self.about("the protocol versions differ"), link.close_code)
             else:
                 error = ConnectError(
-                    self._about(f"closed by the remote peer with {link.close_code}{reason}")
+                    self.about(f"closed by the remote peer with {link.close_code}{reason}"),
+                    hint="is that a roletalk peer? If so its log says why",
                 )
             self.fail(error)
         if self.unit is not None:
@@ -461,8 +479,16 @@ class Admission:
             # The upgrade failed, and the dialer is about to learn why.
             return
         if not self.result.done():
+            if self.gate.saw_tls:
+                self.fail(
+                    ConnectError(
+                        self.about("it speaks TLS, and this listener does not"),
+                        hint="dial ws:// in place of wss://, or listen(ssl=...)",
+                    )
+                )
+                return
             what = f": {exc}" if exc else ""
-            self.fail(ConnectError(self._about(f"the connection was lost{what}")))
+            self.fail(ConnectError(self.about(f"the connection was lost{what}")))
 
     # -- endings
 
@@ -477,16 +503,30 @@ class Admission:
     def _out_of_time(self) -> None:
         self.fail(
             ConnectError(
-                self._about(f"not done after {self._peer.handshake_timeout:g} s"),
+                self.about(f"not done after {self._peer.handshake_timeout:g} s"),
+                hint=self._why_so_late(),
             )
         )
         # A stranger that stalls will not take part in a closing handshake either.
         self.link.close(CloseCode.AUTH_REJECTED, "handshake timeout")
         self.abort()
 
+    def _why_so_late(self) -> str:
+        if self.gate.transport is None and self.listener is not None:
+            return (
+                "no TLS handshake came to its end: it dials ws:// in place of wss://, or does not"
+                " trust this listener's certificate"
+            )
+        if self.gate.transport is None:
+            return "nothing answers there: a wrong address, or a firewall"
+        if self.link.state == ConnectionState.CONNECTING:
+            tls = ", or one that speaks TLS (wss://)" if self.dialer is not None else ""
+            return f"it is connected, but says nothing: is it a roletalk peer{tls}?"
+        return "it went silent in the handshake; Peer(handshake_timeout=...) allows more"
+
     def too_much(self) -> None:
         text = "too many bytes before the end of the handshake"
-        self.fail(ProtocolError(self._about(text), CloseCode.TOO_BIG))
+        self.fail(ProtocolError(self.about(text), CloseCode.TOO_BIG))
         if self.link.is_open:
             self.gate.transport.pause_reading()
             self.link.close(CloseCode.TOO_BIG, text)

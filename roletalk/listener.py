@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl as ssl_module
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 
+MAX_PATH_BYTES: Final = 107 if sys.platform == "linux" else 103  # of a Unix socket
 ACCEPTS_PER_TURN: Final = 64  # connections taken in before the loop gets its turn
 
 
@@ -33,6 +36,16 @@ class Listener:
         self._inode: tuple[int, int] | None = None
         self.path = path
         self.certificate = None if ssl is None else server_certificate(ssl)
+
+    async def start(self, host: str | None, port: int, backlog: int) -> None:
+        """Bind and listen.  Raises `OSError`, of the kind that it is, naming the address."""
+        try:
+            await self._start(host, port, backlog)
+        except OSError as error:
+            where = f"path {self.path!r}" if self.path is not None else f"{host}:{port}"
+            why = error.strerror or str(error)
+            text = f"cannot listen on {where}: {why}{_listen_hint(error, self.path)}"
+            raise type(error)(error.errno or errno.EINVAL, text) from error
 
     async def _start(self, host: str | None, port: int, backlog: int) -> None:
         loop = asyncio.get_running_loop()
@@ -139,6 +152,23 @@ class Listener:
 
     def __repr__(self) -> str:
         return f"<Listener {self.url or 'closed'}>"
+
+
+def _listen_hint(error: OSError, path: str | None) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            " (another listener has it; port=0 takes a free port)"
+            if path is None
+            else " (another listener has it)"
+        )
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return " (host= is an address of this machine; '0.0.0.0' or '::' for all of them)"
+    if error.errno == errno.EACCES and path is None:
+        return " (ports below 1024 are for the superuser)"
+    size = 0 if path is None else len(os.fsencode(path))
+    if size > MAX_PATH_BYTES:
+        return f" ({size} bytes; at most {MAX_PATH_BYTES} are possible: choose a shorter one)"
+    return ""
 
 
 def server_certificate(context: ssl_module.SSLContext) -> bytes | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from ._inbound import FrameLimits
 from ._peer import PeerCore, clock
 from ._session import Link
-from ._text import quoted
+from ._text import named, printable, quoted
 from ._wire import CloseCode
 from .acquaintance import Acquaintances
 from .address import Address
@@ -131,9 +131,11 @@ class Peer(PeerCore):
         max_log_lines_in_all: int = 1000,
     ) -> None:
         if not 0 < low_water <= high_water:
-            raise ValueError("0 < low_water <= high_water does not hold")
+            raise ValueError(
+                f"0 < low_water <= high_water does not hold: {low_water=}, {high_water=}"
+            )
         if not 1024 <= max_message_size <= 1 << 30:
-            raise ValueError("max_message_size is between 1 KiB and 1 GiB")
+            raise ValueError(f"max_message_size is between 1 KiB and 1 GiB, not {max_message_size}")
         if not 16 * 1024 <= stream_window <= 1 << 30 or stream_buffer < 0:
             raise ValueError(
                 "stream_window is between 16 KiB and 1 GiB, stream_buffer not negative"
@@ -176,8 +178,8 @@ class Peer(PeerCore):
         self._dialers: set[Dialer] = set()
         self._middlewares: list[Middleware] = []
         self._callback_tasks: set[asyncio.Task[Any]] = set()
-        self._unit_callbacks: Callbacks[Unit] = Callbacks(self)
-        self._role_callbacks: Callbacks[Role] = Callbacks(self)
+        self._unit_callbacks: Callbacks[Unit] = Callbacks(self, "Peer.on_unit", "unit")
+        self._role_callbacks: Callbacks[Role] = Callbacks(self, "Peer.on_role", "role")
         self._acquaintances = Acquaintances(self, acquaint_filter)
         self._lobby = Lobby()
         # In the order in which they came.
@@ -366,17 +368,17 @@ class Peer(PeerCore):
 
         async def listen() -> Listener:
             self.bind()
-            self._refuse_when_closing()
+            self._refuse_when_closing("cannot listen")
             listener = Listener(self, ssl, path)
-            await listener._start(host, port, backlog)
+            await listener.start(host, port, backlog)
             if self.closing:
                 await listener.close()
-            self._refuse_when_closing()
+            self._refuse_when_closing("cannot listen")
             self._listeners.add(listener)
             self._heartbeat.start()
             return listener
 
-        return Opening(listen())
+        return Opening(listen(), "Peer.listen")
 
     def connect(
         self,
@@ -403,10 +405,13 @@ class Peer(PeerCore):
 
         async def connect() -> Unit:
             self.bind()
-            self._refuse_when_closing()
+            self._refuse_when_closing(f"cannot connect to {url!r}")
             address = Address.parse(url)
-            if ssl is not None and not address.secure:
-                raise ValueError(f"ssl is given, but {url!r} is not a wss:// URL")
+            if (ssl is not None or server_hostname is not None) and not address.secure:
+                meant = "wss" + url[2:] if url[:5].lower() == "ws://" else "a wss:// URL"
+                raise ValueError(
+                    f"ssl= and server_hostname= are for TLS, and {url!r} is plain: use {meant}"
+                )
             self._heartbeat.start()
             dialer = Dialer(
                 self,
@@ -421,7 +426,11 @@ class Peer(PeerCore):
                 return await within(asyncio.shield(dialer.first), timeout)
             except TimeoutError:
                 dialer.give_up()
-                raise ConnectError(f"no connection to {url} within {timeout:g} s") from None
+                last = f"; the last try: {dialer.failure}" if dialer.failure else ""
+                raise ConnectError(
+                    f"no connection to {url} within {timeout:g} s{last}",
+                    hint="connect(timeout=...) allows more",
+                ) from None
             except BaseException:
                 # The connection may have been made in the meantime.
                 dialer.give_up()
@@ -436,11 +445,13 @@ class Peer(PeerCore):
             if unit.connected:
                 await unit.close()
 
-        return Opening(connect(), close)
+        return Opening(connect(), "Peer.connect", close)
 
-    def _refuse_when_closing(self) -> None:
+    def _refuse_when_closing(self, what: str) -> None:
         if self.closing:
-            raise RuntimeError("this peer is closed or closing")
+            raise RuntimeError(
+                f"{what}: peer {quoted(self.name)} is closed or closing; make a new Peer to go on"
+            )
 
     # -- handshakes
 
@@ -457,20 +468,22 @@ class Peer(PeerCore):
         """The unit that an authenticated connection belongs to; None when it is refused."""
         link = admission.link
         unit = self._units.get(result.peer.id)
-        refusal = ""
+        refusal = hint = ""
         if self.closing:
             refusal = "this peer is closing"
         elif unit is None:
             if len(self._units) >= self._max_units:
-                refusal = "too many units"
+                refusal, hint = "too many units", "Peer(max_units=...) of this one allows more"
             else:
                 unit = Unit(self, result.peer, result.key_id, result.features)
         elif unit.key_id != result.key_id:
             refusal = "another key than the first connection of this unit proved"
+            hint = "its first connection has to go before, if its keys were changed"
         elif len(unit.connections) >= MAX_LINKS_PER_UNIT:
             refusal = "too many connections of one unit"
+            hint = "does it connect again and again to the same peer?"
         if refusal or unit is None:
-            admission.fail(AuthError(refusal))
+            admission.fail(AuthError(admission.about(refusal), hint=hint))
             link.close(CloseCode.AUTH_REJECTED, refusal)
             return None
         link.admit(unit)
@@ -512,10 +525,13 @@ class Peer(PeerCore):
         self._acquaintances.lost(unit)
         self._serve(unit, unit.roles, frozenset())
 
+        reason = f" ({printable(link.close_reason)})" if link.close_reason else ""
+
         def error(role: str, event: str) -> UnitClosedError:
             closed = UnitClosedError(
-                f"unit {quoted(unit.name or unit.id)} went away before it answered {event!r} of role"
-                f" {role!r}; it may have been executed"
+                f"{named(unit)} went away before it answered {event!r} of role {role!r}, closed with"
+                f" {link.close_code}{reason}",
+                hint="it may have been executed",
             )
             closed.unit, closed.role, closed.event = unit, role, event
             return closed
@@ -557,6 +573,11 @@ class Peer(PeerCore):
             },
             "tags": self._tags,
         }
+
+    def serves(self, role: str) -> bool:
+        """Whether this peer has that role and it is active."""
+        found = self._roles.get(role)
+        return found is not None and found.active
 
     def active_roles(self) -> list[str]:
         """The names that the units are told of."""
@@ -677,5 +698,8 @@ def singleton(**options: Any) -> Peer:
     if _singleton is None or _singleton._shutdown.done.is_set():
         _singleton = Peer(**options)
     elif options:
-        raise RuntimeError("the singleton peer exists already; its options are fixed")
+        raise RuntimeError(
+            f"singleton() was called with {', '.join(options)} after the singleton was made: its options"
+            " are those of the first call; call it without any, or make a Peer of your own"
+        )
     return _singleton

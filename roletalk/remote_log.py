@@ -1,6 +1,6 @@
 """Log lines that remote peers can cause: escaped, cut, and so many a minute.
 
-This module imports nothing of the package but `_text`.
+This module imports nothing of the package but `_text` and `errors`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from ._text import printable
+from ._text import Hint, printable
+from .errors import RoletalkError
 
 __all__ = ["WINDOW", "RemoteLog"]
 
@@ -56,7 +57,8 @@ class RemoteLog:
     ) -> None:
         """Write ``text % args`` about a remote peer: a unit's id, or an address.
 
-        Arguments other than numbers are escaped and cut.  With `error` its traceback follows.
+        Arguments are escaped and cut, but for numbers, a `Hint`, and the hint of an error.  With `error`
+        its traceback follows.
         """
         if not self._logger.isEnabledFor(level):
             return
@@ -92,4 +94,10 @@ class RemoteLog:
 
 
 def _shown(arg: object) -> object:
-    return arg if isinstance(arg, (int, float)) else printable(str(arg))
+    if isinstance(arg, (int, float, Hint)):
+        return arg
+    if isinstance(arg, RoletalkError):
+        # What it says may be a remote peer's, and is cut.  The hint is ours, short, and what helps.
+        hint = arg.hint
+        return f"{printable(arg.what)} ({hint})" if hint else printable(arg.what)
+    return printable(str(arg))

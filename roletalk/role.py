@@ -10,6 +10,7 @@ from ._dispatch import RoleCore, encode_name
 from ._opening import ReadableContext, WritableContext
 from .callbacks import Callbacks
 from .middleware import Kind, Middleware, MiddlewareFunction, wrap
+from .signatures import HANDLER, check
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -34,7 +35,7 @@ class Role(RoleCore):
         super().__init__(peer.table, name, active=active)
         self.peer = peer
         self._middlewares: list[Middleware] = []
-        self._status_callbacks: Callbacks[Role] = Callbacks(peer)
+        self._status_callbacks: Callbacks[Role] = Callbacks(peer, "Role.on_status_change", "role")
 
     @property
     def active(self) -> bool:
@@ -137,8 +138,7 @@ class Role(RoleCore):
         return decorate
 
     def _handle(self, kind: Kind, event: str | None, function: F) -> F:
-        if not callable(function):
-            raise TypeError(f"a handler is a function, not {type(function).__name__}")
+        check(function, f"a handler of {kind}s", HANDLER)
         self.set_handler(kind, event, function)
         self._wrap_handlers()
         return function

@@ -98,7 +98,12 @@ class Shutdown:
             await asyncio.wait(tasks, timeout=_left(deadline))
         late = {task for task in tasks if not task.done()}
         if late:
-            _log.warning("%d handlers were still running when the peer was closed", len(late))
+            _log.warning(
+                "%d handlers of peer %r still ran when the time to close it was over, and are cancelled:"
+                " drain(timeout=...) or close(timeout=...) allow more",
+                len(late),
+                self._peer.name,
+            )
             await _cancel(late)
 
     async def _all_sent(self, deadline: float | None) -> None:

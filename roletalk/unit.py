@@ -61,7 +61,7 @@ class Unit(UnitCore):
         self._roles_at = -1
         self._role_changes = RoleChanges(peer, self)
         self._dialers: set[Dialer] = set()
-        self._close_callbacks: Callbacks[Unit] = Callbacks(peer)
+        self._close_callbacks: Callbacks[Unit] = Callbacks(peer, "Unit.on_close", "unit")
         self._lost = asyncio.Event()
         runtime = str(info.meta.get("runtime", ""))
         self.streams.set_manners(
