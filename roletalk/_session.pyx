@@ -562,7 +562,7 @@ cdef class UnitCore(Responder):
             (<RequestContext>context).finish(MSG_RESOLVE, value)
         except (TypeError, ValueError) as error:
             self.log(logging.ERROR,
-                     "what handler %s of role '%s' returned for event '%s' cannot be sent, the caller gets "
+                     "the reply of handler %s of role '%s' to event '%s' cannot be encoded, and its caller gets "
                      "'internal error': %s",
                      (name_of(handler.function), handler.role.name, context.event, Hint(str(error))), error)
             (<RequestContext>context).finish(MSG_REJECT, "internal error")
@@ -576,7 +576,7 @@ cdef class UnitCore(Responder):
                 if isinstance(error, BadPayload):
                     self.peer.drop("messages with a payload that does not decode")
                 else:
-                    self.log(logging.INFO, "handler %s of role '%s' turned down a message of event '%s': '%s'",
+                    self.log(logging.INFO, "handler %s of role '%s' turned a message down, of event '%s': '%s'",
                              (name_of(handler.function), handler.role.name, context.event, text), None)
                 return 0
         elif isinstance(error, StreamError) and _has_lost_stream(context):

@@ -38,10 +38,10 @@ def quoted(text: str, limit: int = NAME_CHARS) -> str:
 
 def named(unit: Any) -> str:
     """How an error or a log line calls a unit: by its name and the beginning of its id."""
-    name, id = getattr(unit, "name", ""), getattr(unit, "id", "")
+    name, unit_id = getattr(unit, "name", ""), getattr(unit, "id", "")
     if not name:
-        return f"unit {quoted(id)}" if id else "the unit"
-    return f"unit {quoted(name)} ({printable(id[:ID_CHARS], 4 * ID_CHARS)})"
+        return f"unit {quoted(unit_id)}" if unit_id else "the unit"
+    return f"unit {quoted(name)} ({printable(unit_id[:ID_CHARS])})"
 
 
 def _visible(char: str) -> str:

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from .unit import Unit
 
 
-# Of OpenSSL's x509_vfy.h.
-CERT_HAS_EXPIRED: Final = 10
-HOSTNAME_MISMATCH: Final = 62
-IP_ADDRESS_MISMATCH: Final = 64
 NO_TLS_REASONS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 
 
@@ -260,22 +256,23 @@ class Dialer:
 
 
 def _tls_hint(error: ssl_module.SSLError) -> str:
-    code = getattr(error, "verify_code", 0)
-    if code == CERT_HAS_EXPIRED:
-        return "its certificate has expired, or the clock here is wrong: renew it"
-    if code in (HOSTNAME_MISMATCH, IP_ADDRESS_MISMATCH):
+    """What to do about a failed TLS handshake, by OpenSSL's words for it: there is no more than these."""
+    text = str(error)
+    if "expired" in text or "not yet valid" in text:
+        return "renew its certificate, or set the clock here"
+    if "mismatch" in text:
         return (
             "its certificate is for another name: dial by a name that is in it, or"
             " connect(server_hostname=...)"
         )
-    if code:
+    if "CERTIFICATE_VERIFY_FAILED" in text:
         return (
             "its certificate is not trusted here:"
-            " ssl.create_default_context(cafile=...) for connect(ssl=...)"
+            " connect(ssl=ssl.create_default_context(cafile=...))"
         )
-    if error.reason in NO_TLS_REASONS:
+    if any(reason in text for reason in NO_TLS_REASONS):
         return "no TLS is spoken there: use ws://, or listen(ssl=...) there"
-    return "is TLS spoken there, and does its listener want a client certificate?"
+    return "does its listener want a client certificate, or another version of TLS?"
 
 
 def _is_unreachable(cause: BaseException | None, secure: bool) -> bool:

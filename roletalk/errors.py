@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._text import ERROR_CHARS, named, printable, quoted
+from ._text import ERROR_CHARS, SHOWN_CHARS, named, printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +51,8 @@ class RoletalkError(Exception):
 
     `unit`, `role` and `event` say what was being done and with whom, where
     that is known, and are ``None`` otherwise.  `str` gives what happened, and in parentheses the `hint`.
-    Whatever text of a remote peer it has is escaped, so that it may be logged as it is, and cut: what
-    happened has at most 4,096 characters.
+    Whatever text of a remote peer it has is escaped, so that it may be logged as it is; it has at most
+    4,096 characters.
     """
 
     unit: Unit | None = None
@@ -71,7 +71,9 @@ class RoletalkError(Exception):
 
     def __str__(self) -> str:
         text, hint = self.what, self.hint
-        return f"{text} ({hint})" if hint else text
+        if not hint:
+            return text
+        return f"{printable(text, max(ERROR_CHARS - len(hint) - 3, SHOWN_CHARS))} ({hint})"
 
     @property
     def what(self) -> str:
@@ -141,7 +143,7 @@ class RemoteError(RoletalkError):
         what = (
             "" if self.event is None else f" {quoted(self.event)} of role {quoted(self.role or '')}"
         )
-        return f"{named(self.unit)} rejected{what}: {super().what}"
+        return printable(f"{named(self.unit)} rejected{what}: {super().what}", ERROR_CHARS)
 
 
 class RequestTimeout(RoletalkError, TimeoutError):

@@ -226,8 +226,13 @@ class Gate(asyncio.Protocol):
         if self._is_turned_away:
             return
         if not self._head and data[:2] in TLS_RECORDS:
-            self._refuse_tls(data)
-            return
+            self.saw_tls = True
+            if not self._is_client:
+                # Not left waiting for the end of a request: a TLS client takes that for what it is.
+                self._is_turned_away = True
+                self.transport.write(NO_TLS_HERE)
+                self.transport.close()
+                return
         searched = max(len(self._head) - len(HEADERS_END) + 1, 0)
         self._head += data
         end = self._head.find(HEADERS_END, searched)
@@ -252,13 +257,6 @@ class Gate(asyncio.Protocol):
             self._arrived = self._lost = None
             del self._ws, self._connection
             connection.upgraded(self.transport, rest, self._budget)
-
-    def _refuse_tls(self, data: bytes) -> None:
-        self.saw_tls = self._is_turned_away = True
-        if not self._is_client:
-            # A TLS client takes that for what it is, and says so at once.
-            self.transport.write(NO_TLS_HERE)
-        self.transport.close()
 
     def eof_received(self) -> bool:
         return bool(self._ws.eof_received())

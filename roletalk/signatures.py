@@ -41,7 +41,8 @@ def check(
     except TypeError:
         wanted = f"{getattr(function, '__name__', 'function')}({', '.join(arguments)})"
         raise TypeError(
-            f"{what} is called as {wanted}, and {where(function)} takes {signature}{_why(signature)}"
+            f"{what} is called as {wanted}, and {where(function)} takes {_bare(signature)}"
+            f"{_why(signature)}"
         ) from None
 
 
@@ -52,6 +53,13 @@ def where(function: Any) -> str:
     return f"{quoted(name, 200)[1:-1]}" + (
         f" ({code.co_filename}:{code.co_firstlineno})" if inspect.iscode(code) else ""
     )
+
+
+def _bare(signature: inspect.Signature) -> inspect.Signature:
+    """Without annotations, which say nothing of how it is called."""
+    empty = inspect.Parameter.empty
+    bare = [each.replace(annotation=empty) for each in signature.parameters.values()]
+    return signature.replace(parameters=bare, return_annotation=empty)
 
 
 def _why(signature: inspect.Signature) -> str:

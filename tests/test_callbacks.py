@@ -17,7 +17,7 @@ def test_callbacks_are_called_in_the_order_they_were_added() -> None:
         seen: list[str] = []
         peer = roletalk.Peer()
         tasks = peer._callback_tasks
-        callbacks: Callbacks[str] = Callbacks(peer)
+        callbacks: Callbacks[str] = Callbacks(peer, "on_it", "subject")
 
         @callbacks.add
         def first(subject: str) -> None:
@@ -46,7 +46,7 @@ def test_a_callback_that_raises_is_logged_and_harms_nobody(
     async def main() -> None:
         seen: list[int] = []
         peer = roletalk.Peer()
-        callbacks: Callbacks[int] = Callbacks(peer)
+        callbacks: Callbacks[int] = Callbacks(peer, "on_it", "subject")
 
         @callbacks.add
         def sync(subject: int) -> None:
@@ -70,7 +70,7 @@ def test_a_callback_that_raises_is_logged_and_harms_nobody(
 
 def test_a_callback_may_add_another() -> None:
     seen: list[str] = []
-    callbacks: Callbacks[str] = Callbacks(roletalk.Peer())
+    callbacks: Callbacks[str] = Callbacks(roletalk.Peer(), "on_it", "subject")
     callbacks.add(lambda _: callbacks.add(seen.append))
     callbacks("a")
     assert seen == []
@@ -154,7 +154,7 @@ def opening(error: Exception | None = None) -> Opening[Thing]:
             raise error
         return Thing()
 
-    return Opening(open_it())
+    return Opening(open_it(), "open_it")
 
 
 def test_an_opening_is_awaited() -> None:
@@ -192,7 +192,7 @@ def test_an_opening_closes_as_it_was_told() -> None:
         async def close_it(thing: Thing) -> None:
             closed.append(thing)
 
-        async with Opening(open_it(), close_it) as thing:
+        async with Opening(open_it(), "open_it", close_it) as thing:
             pass
         assert closed == [thing]
         assert thing.closed == 0

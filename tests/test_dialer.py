@@ -345,11 +345,8 @@ def test_tls_and_none_do_not_meet() -> None:
             plain = await server.listen()
             with pytest.raises(roletalk.ConnectError, match="wss://"):
                 await client.connect(f"ws://127.0.0.1:{secure.port}")
-            # The listener waits for the end of what it takes for an HTTP request.
-            with pytest.raises(roletalk.ConnectError):
-                await client.connect(
-                    f"wss://127.0.0.1:{plain.port}", ssl=client_context, timeout=0.3
-                )
+            with pytest.raises(roletalk.ConnectError, match="no TLS is spoken there: use ws://"):
+                await client.connect(f"wss://127.0.0.1:{plain.port}", ssl=client_context)
             assert server.units == ()
             assert (await client.connect(secure.url, ssl=client_context)).connected
 
@@ -367,9 +364,9 @@ def test_certificates_that_do_not_hold() -> None:
             peers("client") as (client,),
         ):
             url = f"wss://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            with pytest.raises(roletalk.ConnectError, match="is its certificate trusted here"):
+            with pytest.raises(roletalk.ConnectError, match="certificate is"):
                 await client.connect(url)
-            with pytest.raises(roletalk.ConnectError, match="is its certificate trusted here"):
+            with pytest.raises(roletalk.ConnectError, match="certificate is"):
                 await client.connect(url, ssl=trusting, server_hostname="example.org")
 
     run(main())
@@ -385,7 +382,11 @@ def test_bad_urls(url: str) -> None:
 def test_bad_arguments() -> None:
     context = ssl.create_default_context()
     refused(TypeError, "str", lambda client: client.connect(5))  # type: ignore[arg-type]
-    refused(ValueError, "not a wss", lambda client: client.connect("ws://h:1", ssl=context))
+    refused(
+        ValueError,
+        "for TLS, and .* use wss://h:1",
+        lambda client: client.connect("ws://h:1", ssl=context),
+    )
 
 
 def test_a_closed_peer_dials_nobody() -> None:

@@ -116,7 +116,8 @@ def test_requests_that_nobody_awaits_leak_nothing() -> None:
             for _ in range(100):
                 destination.request("e")
                 destination.send("e")
-                client.destination("nobody").request("e")
+                with pytest.warns(RuntimeWarning, match="NoUnitsError, which nobody saw"):
+                    client.destination("nobody").request("e")
             assert client.stats()["pending_requests"] == 0
             await eventually(lambda: server.stats()["requests_received"] == 100)
             await eventually(lambda: client.stats()["late_replies"] == 100)

@@ -49,6 +49,8 @@ class FakeUnit:
 class FakePeer:
     """What a shutdown uses of a peer; notes the order of what it is told."""
 
+    name = "fake"
+
     def __init__(self, *unsent: int, answers: bool = True) -> None:
         self.log: list[str] = []
         self.loop = asyncio.get_running_loop()
@@ -251,7 +253,7 @@ def test_handlers_finish_first(caplog: pytest.LogCaptureFixture) -> None:
 
     with caplog.at_level(logging.WARNING, "roletalk"):
         run(main())
-    assert "1 handlers were still running" in caplog.text
+    assert "1 handlers of peer 'fake' still ran" in caplog.text
 
 
 def test_the_handler_that_closes_is_not_waited_for() -> None:
