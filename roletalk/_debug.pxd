@@ -1,10 +1,19 @@
-# What only the debug build does.  In the release build `DEBUG` is a C constant 0 and every
+# The clock, and what only the debug build does.  In the release build `DEBUG` is a C constant 0 and every
 # `if DEBUG:` is compiled away.
 
 cdef extern from "_clock.h":
     enum: DEBUG "ROLETALK_DEBUG"
-    double now "roletalk_now"() noexcept nogil     # seconds, monotonic
-    double coarse_now "roletalk_coarse_now"() noexcept nogil    # the same to some milliseconds, cheaper
+    double _monotonic "roletalk_now"() noexcept nogil
+    # s, monotonic to some milliseconds, and cheaper than now(): for how long something has run.
+    double coarse_now "roletalk_coarse_now"() noexcept nogil
+
+
+# s, what the clock of the whole process stands still at; below 0: it does not.  A test's (set_clock).
+cdef double stands_at
+
+cdef inline double now() noexcept nogil:
+    """Seconds, monotonic: what every deadline is on."""
+    return stands_at if stands_at >= 0 else _monotonic()
 
 
 cdef enum Counted:

@@ -1,10 +1,19 @@
-"""Counters of live objects, kept by the debug build only."""
+"""The clock, and counters of live objects, kept by the debug build only."""
 
 cimport cython
 
 _NAMES = ("buffer", "connection", "call", "waiter", "context", "stream", "task")
 
 cdef long[COUNT_KINDS] _live
+
+
+stands_at = -1.0
+
+
+def set_clock(double at):
+    """Have the clock of the whole process stand at `at` seconds, until the next call; below 0 it goes."""
+    global stands_at
+    stands_at = at
 
 
 cdef void count(Counted kind, int by) noexcept:

@@ -9,8 +9,6 @@ import ssl as ssl_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import aiofastnet
-
 from ._frame import ConnectionState
 from ._text import printable
 from ._wire import CloseCode
@@ -199,23 +197,12 @@ class Dialer:
             opening.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _open(self, admission: Admission) -> None:
-        loop = self._peer.loop
-        address = self.address
-        ssl: Any = None
-        if address.secure:
-            ssl = self._ssl or ssl_module.create_default_context()
-        if address.path is not None:
-            await aiofastnet.create_unix_connection(loop, lambda: admission.gate, address.path)
-        else:
-            hostname = (self._server_hostname or address.host) if ssl is not None else None
-            await aiofastnet.create_connection(
-                loop,
-                lambda: admission.gate,
-                address.host,
-                address.port,
-                ssl=ssl,
-                server_hostname=hostname,
-            )
+        ssl = self._ssl
+        if ssl is None and self.address.secure:
+            ssl = ssl_module.create_default_context()
+        await self._peer._network.connect(
+            self.address, admission.gate, ssl=ssl, server_hostname=self._server_hostname
+        )
         await admission.gate.wait_upgraded()
 
     def _connect_error(self, cause: BaseException | None, *, saw_tls: bool) -> RoletalkError:

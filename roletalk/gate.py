@@ -128,13 +128,14 @@ def _answer(
 
 
 class _SocketWithoutTcp:
-    """A Unix socket that lets picows set its TCP options in vain."""
+    """A Unix socket, or what has no socket at all, that lets picows set its TCP options in vain."""
 
-    def __init__(self, wrapped: socket.socket) -> None:
+    def __init__(self, wrapped: socket.socket | None) -> None:
         self._wrapped = wrapped
 
     def fileno(self) -> int:
-        return self._wrapped.fileno()
+        # picows writes frames to it past the transport, but no HTTP: it never sees a frame.
+        return -1 if self._wrapped is None else self._wrapped.fileno()
 
     def setsockopt(self, *args: object) -> None:
         pass
@@ -144,14 +145,14 @@ class _SocketWithoutTcp:
 
 
 class _TransportWithoutTcp:
-    """The transport of a Unix socket, as picows sees it."""
+    """A transport that is not TCP's, as picows sees it."""
 
     def __init__(self, wrapped: Any) -> None:
         self.wrapped = wrapped
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         value = self.wrapped.get_extra_info(name, default)
-        return _SocketWithoutTcp(value) if name == "socket" and value is not None else value
+        return _SocketWithoutTcp(value) if name == "socket" else value
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.wrapped, name)
@@ -344,7 +345,7 @@ class Admission:
         refusal = hint = ""
         if self._peer.closing:
             refusal = "this peer is closing"
-        elif not leaves_descriptors(transport.get_extra_info("socket").fileno()):
+        elif not _leaves_descriptors(transport):
             refusal, hint = "too few file descriptors are left", "raise the limit: ulimit -n"
         elif not self._peer._lobby.let_in(self, self.host):
             refusal, hint = "too many connections, or too fast", "docs/limits.md has the limits"
@@ -547,6 +548,11 @@ class Admission:
         self._peer._lobby.leave(self, lingers=lingers)
         if self._handshake is not None:
             self._handshake.close()
+
+
+def _leaves_descriptors(transport: Any) -> bool:
+    sock = transport.get_extra_info("socket")
+    return sock is None or leaves_descriptors(sock.fileno())
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

@@ -1,39 +1,34 @@
-"""Listening sockets."""
+"""Listening for connections."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
 import ssl as ssl_module
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import aiofastnet
-
-from .accepting import REMOTE_HOST, ListeningSocket
 from .gate import Admission, Gate
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .network import Serving
     from .peer import Peer
 
 
 MAX_PATH_BYTES: Final = 107 if sys.platform == "linux" else 103  # of a Unix socket
-ACCEPTS_PER_TURN: Final = 64  # connections taken in before the loop gets its turn
 
 
 class Listener:
-    """A listening socket of a peer, made by `Peer.listen`. An async context manager."""
+    """What a peer listens on, made by `Peer.listen`. An async context manager."""
 
     def __init__(self, peer: Peer, ssl: ssl_module.SSLContext | None, path: str | None) -> None:
         self._peer = peer
         self._ssl = ssl
-        self._servers: list[Any] = []
-        self._inode: tuple[int, int] | None = None
+        self._serving: Serving | None = None
         self.path = path
         self.certificate = None if ssl is None else server_certificate(ssl)
 
@@ -48,45 +43,11 @@ class Listener:
             raise type(error)(error.errno or errno.EINVAL, text) from error
 
     async def _start(self, host: str | None, port: int, backlog: int) -> None:
-        loop = asyncio.get_running_loop()
-        # aiofastnet takes in as many at a time as its backlog has; the system's is set below.
-        few = min(backlog, ACCEPTS_PER_TURN)
-        tls: dict[str, Any] = {}
-        if self._ssl is not None:
-            tls = {"ssl": self._ssl, "ssl_handshake_timeout": self._peer.handshake_timeout}
-        if self.path is not None:
-            bound = await aiofastnet.create_unix_server(
-                loop, self._protocol, self.path, start_serving=False, cleanup_socket=False
-            )
-            found = os.stat(self.path)
-            self._inode = (found.st_dev, found.st_ino)
-        else:
-            bound = await aiofastnet.create_server(
-                loop, self._protocol, host, port, start_serving=False
-            )
-        try:
-            for sock in bound.sockets:
-                own = ListeningSocket(sock, self._turned_away)
-                try:
-                    server = await aiofastnet.create_server(
-                        loop, self._protocol, sock=own, backlog=few, **tls
-                    )
-                except BaseException:
-                    own.close()
-                    raise
-                own.listen(backlog)
-                self._servers.append(server)
-        except BaseException:
-            self._stop()
-            raise
-        finally:
-            bound.close()
+        self._serving = await self._peer._network.listen(
+            self._protocol, host=host, port=port, path=self.path, ssl=self._ssl, backlog=backlog
+        )
 
-    def _turned_away(self) -> None:
-        self._peer.count_drop("connections for lack of file descriptors")
-
-    def _protocol(self) -> Gate:
-        host = REMOTE_HOST.get()
+    def _protocol(self, host: str | None) -> Gate:
         if not self._peer._lobby.has_room(host):
             self._peer.count_drop("connections beyond those that may be without authentication")
             # The server closes the socket, and says nothing of it outside asyncio's debug mode.
@@ -96,14 +57,7 @@ class Listener:
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
         """Host and port of each listening socket; empty for a Unix socket."""
-        if self.path is not None:
-            return ()
-        return tuple(
-            sock.getsockname()[:2]
-            for server in self._servers
-            for sock in server.sockets
-            if sock.family in (socket.AF_INET, socket.AF_INET6)
-        )
+        return () if self._serving is None else self._serving.addresses
 
     @property
     def port(self) -> int:
@@ -123,21 +77,10 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening; connections that were accepted live on. May be called twice."""
-        if not self._servers:
-            return
-        self._peer._listeners.discard(self)
-        self._stop()
-
-    def _stop(self) -> None:
-        servers, self._servers = self._servers, []
-        for server in servers:
-            server.close()
-        if self.path is not None:
-            # Only our own socket is removed, not that of one who took the path over.
-            with suppress(OSError):
-                found = os.stat(self.path)
-                if (found.st_dev, found.st_ino) == self._inode:
-                    os.unlink(self.path)
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            self._peer._listeners.discard(self)
+            serving.close()
 
     async def __aenter__(self) -> Listener:
         return self

@@ -33,6 +33,7 @@ from .keys import KeyRing
 from .listener import Listener
 from .lobby import Lobby
 from .middleware import Kind, Middleware, MiddlewareFunction
+from .network import NETWORK, Network
 from .remote_log import RemoteLog
 from .role import Role
 from .shutdown import Shutdown
@@ -158,7 +159,7 @@ class Peer(PeerCore):
             stream_window=stream_window,
             stream_buffer=stream_buffer,
             max_received_bytes=max_received_bytes,
-            remote_log=RemoteLog(max_log_lines, max_log_lines_in_all),
+            remote_log=RemoteLog(max_log_lines, max_log_lines_in_all, clock=clock),
         )
         self.id: Final = uuid.uuid4().hex
         self.name: Final = name
@@ -174,6 +175,7 @@ class Peer(PeerCore):
         self._units: dict[str, Unit] = {}
         # Units that are gone: handlers that still run for one keep it alive.
         self._gone_units: weakref.WeakSet[Unit] = weakref.WeakSet()
+        self._network: Network = NETWORK.get()(self)
         self._listeners: set[Listener] = set()
         self._dialers: set[Dialer] = set()
         self._middlewares: list[Middleware] = []
@@ -181,7 +183,7 @@ class Peer(PeerCore):
         self._unit_callbacks: Callbacks[Unit] = Callbacks(self, "Peer.on_unit", "unit")
         self._role_callbacks: Callbacks[Role] = Callbacks(self, "Peer.on_role", "role")
         self._acquaintances = Acquaintances(self, acquaint_filter)
-        self._lobby = Lobby()
+        self._lobby = Lobby(clock)
         # In the order in which they came.
         self._room_waiters: dict[Link, dict[asyncio.Future[None], None]] = {}
         self._announcer = Announcer(self)

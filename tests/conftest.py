@@ -11,6 +11,7 @@ import pytest
 
 from roletalk._debug import is_debug_build, live_objects
 from roletalk.gate import SPOKE_RT2
+from roletalk.testing import Mesh
 
 # A slow machine is no failure: no deadline decides; CI prints what is needed to repeat a failure.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
@@ -42,6 +43,15 @@ def nothing_is_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 def ports_are_new() -> None:
     """A port that one test's peer spoke rt2 on may be a legacy peer's in the next."""
     SPOKE_RT2.clear()
+
+
+@pytest.fixture
+def on_mesh() -> Iterator[None]:
+    """For modules whose point is not sockets: the peers of a test are connected in memory."""
+    mesh = Mesh()
+    with mesh.installed():
+        yield
+    assert not mesh._left()
 
 
 def pytest_report_header() -> str:

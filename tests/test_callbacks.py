@@ -11,6 +11,8 @@ import roletalk
 from roletalk.callbacks import Callbacks, Opening
 from tests.helpers import eventually, pair, peers, run
 
+pytestmark = pytest.mark.usefixtures("on_mesh")
+
 
 def test_callbacks_are_called_in_the_order_they_were_added() -> None:
     async def main() -> None:

@@ -11,6 +11,8 @@ import pytest
 import roletalk
 from tests.helpers import eventually, pair, peers, ready, run
 
+pytestmark = pytest.mark.usefixtures("on_mesh")
+
 
 def test_a_destination_is_made_once() -> None:
     async def main() -> None:

@@ -395,7 +395,7 @@ def test_strangers_that_say_nothing_of_tls_are_cut_after_the_handshake_timeout()
 def test_the_backlog_is_the_systems_and_few_are_taken_in_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("roletalk.listener.ACCEPTS_PER_TURN", 4)
+    monkeypatch.setattr("roletalk.network.ACCEPTS_PER_TURN", 4)
 
     async def main() -> None:
         async with peers("server") as (server,):

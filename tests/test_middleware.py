@@ -11,6 +11,8 @@ import roletalk
 from roletalk.middleware import KINDS, CallNext, Middleware, wrap
 from tests.helpers import eventually, pair, run
 
+pytestmark = pytest.mark.usefixtures("on_mesh")
+
 
 def noting(seen: list[str], name: str) -> Any:
     async def middleware(ctx: roletalk.Context, call_next: CallNext) -> Any:

@@ -12,6 +12,8 @@ import pytest
 import roletalk
 from tests.helpers import eventually, pair, ready, run
 
+pytestmark = pytest.mark.usefixtures("on_mesh")
+
 # -- rejects
 
 

@@ -19,6 +19,8 @@ import pytest
 import roletalk
 from tests.helpers import pair, peers, ready, run
 
+pytestmark = pytest.mark.usefixtures("on_mesh")
+
 
 class Point(msgspec.Struct):
     x: int

@@ -11,6 +11,8 @@ import pytest
 import roletalk
 from tests.helpers import eventually, pair, peers, ready, run
 
+pytestmark = pytest.mark.usefixtures("on_mesh")
+
 KIB = 1024
 
 
