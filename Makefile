@@ -34,7 +34,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: FORCE help demo test test-debug test-release build debug lint format types \
     bench bench-quick bench-compare bench-micro guard guard-update \
-    hostile conformance fuzz sanitize leaks faults soak idle scorecard clean distclean
+    docs hostile conformance fuzz sanitize leaks faults soak idle scorecard clean distclean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r name text; do \
@@ -80,6 +80,9 @@ types: build $(TYPES_LIB) ## check types: ours, users' (tests/typing), and each 
 	@cd $(TYPES_LIB) && found=$$($(PYRIGHT) --verifytypes roletalk --ignoreexternal) && \
 	    echo "$$found" | grep "completeness score" || { echo "$$found"; exit 1; }
 	@$(PY) -m mypy.stubtest --allowlist tools/stubtest.allowlist --ignore-unused-allowlist $(MODULES)
+
+docs: build $(VENV)/.docs ## build the documentation into build/docs
+	@$(PY) -m sphinx -q -n -W --keep-going docs build/docs
 
 bench: build $(VENV)/.go $(VENV)/.bench $(VENV)/.bench-peers ## measure beside others: ten minutes
 	@$(PY) -m bench $(BENCH_ARGS)
@@ -155,6 +158,10 @@ $(VENV)/.bench: $(VENV)/.created pyproject.toml tools/install_extra.py
 
 $(VENV)/.bench-peers: $(VENV)/.created pyproject.toml tools/install_extra.py
 	@$(PY) tools/install_extra.py --optional bench-peers
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.created pyproject.toml tools/install_extra.py
+	@$(PY) tools/install_extra.py docs
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.created pyproject.toml tools/install_extra.py

@@ -59,30 +59,52 @@ MAX_TAGS: Final = 256
 class Peer(PeerCore, TakesMiddleware):
     """The local node: it serves roles, and talks to units through destinations.
 
-    name: told to the units; need not be unique.  friendly: whether to dial peers that others introduce.
-    tags: told to units of this implementation.
-
-    Seconds, ``None`` for no limit: `request_timeout` of requests that name none; `heartbeat_interval`
-    of silence until a ping, `heartbeat_timeout` for its answer; `handshake_timeout` for a connection
-    from its start to the end of the handshake.
-
-    Bytes: `max_message_size` of a message either way; `high_water` unsent on a connection above which
-    sending waits, `low_water` below which it is not busy; `max_handler_bytes` of payload that the async
-    handlers running for one unit keep, beyond which its requests are rejected; `stream_window` that a
-    stream may at most have unread or on their way, and `stream_buffer` that all streams of a unit may have so
-    together, beyond 16 KiB each.  `max_received_bytes` bounds, over all units, what is kept of messages that
-    are not whole and of payload for running async handlers, and likewise the windows of all streams.
-
-    Counts: `max_units`; `max_pending` requests on one unit; `max_handlers` that run for one unit;
-    `max_streams` open with one unit; `max_log_lines` about one remote peer in a minute,
-    `max_log_lines_in_all` about all of them.  docs/limits.md tells what happens beyond each limit.
-
-    expose_errors: reject with the exception's type and text where a handler fails, in place of
-    ``internal error``.  acquaint_filter: ``(unit, url) -> bool``, whether to dial `url` that `unit`
-    introduced; by default only hosts in the unit's own private or loopback range, or its own host.
-
     A peer belongs to the event loop in which it is first used; a call from another thread, loop or
     process raises `RuntimeError`.  An async context manager: leaving it closes it.
+
+    Who it is:
+
+    - `name`: told to the units, at most 1,024 characters; need not be unique.
+    - `friendly`: whether to dial peers that others introduce.
+    - `tags`: told to units of this implementation.
+
+    Seconds, ``None`` for no limit:
+
+    - `request_timeout`: of requests that name none.
+    - `heartbeat_interval`: of silence until a ping.
+    - `heartbeat_timeout`: until its answer, after which the connection is given up.
+    - `handshake_timeout`: of a connection from its start to the end of the handshake; never ``None``.
+    - `slow_handler`: that a handler may hold the event loop before a warning names it.
+
+    Bytes:
+
+    - `max_message_size`: of a message, either way; 1 KiB to 1 GiB.
+    - `high_water`: unsent on a connection, above which sending waits.
+    - `low_water`: unsent on a connection, below which it is not busy.
+    - `max_handler_bytes`: of payload that the async handlers running for one unit keep, beyond which
+      its requests are rejected.
+    - `stream_window`: of one stream, unread or on their way; 16 KiB to 1 GiB.
+    - `stream_buffer`: the same of all streams of a unit together, beyond 16 KiB each.
+    - `max_received_bytes`: over all units, what is kept of messages that are not whole and of payload
+      for running async handlers, and likewise the windows of all streams.
+
+    Counts:
+
+    - `max_units`: connected at once.
+    - `max_pending`: requests pending on one unit.
+    - `max_handlers`: async handlers running for one unit.
+    - `max_streams`: open with one unit.
+    - `max_log_lines`: in a minute, about one remote peer.
+    - `max_log_lines_in_all`: in a minute, about all of them.
+
+    What others may cause:
+
+    - `expose_errors`: reject with the exception's type and text where a handler fails, in place of
+      ``internal error``.
+    - `acquaint_filter`: ``(unit, url) -> bool``, whether to dial an address that a unit introduced; by
+      default only hosts in the unit's own private or loopback range, or its own host.
+
+    docs/limits.md tells what happens beyond each limit.  Raises `ValueError` for values out of range.
     """
 
     def __init__(
@@ -218,18 +240,22 @@ class Peer(PeerCore, TakesMiddleware):
 
     @property
     def roles(self) -> tuple[Role, ...]:
+        """The roles of this peer, active or not, in the order in which they were made."""
         return tuple(self._roles.values())
 
     @property
     def destinations(self) -> tuple[Destination, ...]:
+        """The destinations that were asked for, in the order in which they were made."""
         return tuple(self._destinations.values())
 
     @property
     def units(self) -> tuple[Unit, ...]:
+        """The connected units, in the order in which they came."""
         return tuple(self._units.values())
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
+        """The listeners that are not closed."""
         return tuple(self._listeners)
 
     def role(self, name: str, *, active: bool = True) -> Role:
@@ -441,7 +467,7 @@ class Peer(PeerCore, TakesMiddleware):
                 refusal, hint = "too many units", "Peer(max_units=...) of this one allows more"
             else:
                 unit = Unit(self, result.peer, result.key_id, result.features)
-        elif unit._key_id != result.key_id:
+        elif unit.key_id != result.key_id:
             refusal = "another key than the first connection of this unit proved"
             hint = "its first connection has to go before, if its keys were changed"
         elif len(unit.connections) >= MAX_LINKS_PER_UNIT:

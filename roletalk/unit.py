@@ -32,8 +32,9 @@ class Unit(UnitCore):
     """A remote peer, for as long as at least one connection to it lives.
 
     `id`, `name`, `friendly`, `meta` and `tags` are what it said of itself when it came
-    (docs/protocol.md, section 4); `roles` is what it serves now.  A remote peer that went and came
-    back is another `Unit`.
+    (docs/protocol.md, section 4); `roles` is what it serves now.  `key_id` is the id of the key that it
+    proved, ``None`` where this peer has no keys: of all these the one that it cannot choose freely.  A
+    remote peer that went and came back is another `Unit`.
     """
 
     peer: Peer
@@ -43,6 +44,7 @@ class Unit(UnitCore):
     meta: Mapping[str, str | int | float | bool]
     tags: Mapping[str, str]
     roles: frozenset[str]
+    key_id: str | None
 
     def __init__(
         self, peer: Peer, info: PeerInfo, key_id: str | None, features: frozenset[str]
@@ -54,8 +56,8 @@ class Unit(UnitCore):
         self.meta = info.meta
         self.tags = info.tags
         self.roles = frozenset(info.roles)
-        # What a further connection has to have proved as well (docs/protocol.md, section 8).
-        self._key_id = key_id
+        # A further connection has to have proved the same one (docs/protocol.md, section 8).
+        self.key_id = key_id
         # The counter of the last roles message that was taken.
         self._roles_at = -1
         self._role_changes = RoleChanges(peer, self)
@@ -71,6 +73,7 @@ class Unit(UnitCore):
 
     @property
     def connected(self) -> bool:
+        """Whether at least one connection to it lives; once False, never True again."""
         return not self.gone
 
     @property

@@ -315,3 +315,27 @@ def test_a_unit_is_shown() -> None:
             assert "connections=1" in text
 
     run(main())
+
+
+def test_the_key_that_a_unit_proved() -> None:
+    async def main() -> None:
+        async with peers("server", "shop", "till") as (server, shop, till):
+            url = (await server.listen()).url
+            for client in (shop, till):
+                server.add_key(client.name, f"secret of {client.name}", legacy=False)
+                client.add_key(client.name, f"secret of {client.name}", legacy=False)
+                assert (await client.connect(url)).key_id == client.name
+            await eventually(lambda: len(server.units) == 2)
+            assert {(unit.name, unit.key_id) for unit in server.units} == {
+                ("shop", "shop"),
+                ("till", "till"),
+            }
+            # A further connection of the same unit by another key: not even its own process's.
+            shop.remove_key("shop")
+            shop.add_key("till", "secret of till")
+            with pytest.raises(roletalk.AuthError, match="another key"):
+                await shop.connect(url)
+        async with peers("server", "client") as (server, client):
+            assert (await client.connect((await server.listen()).url)).key_id is None
+
+    run(main())
