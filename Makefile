@@ -74,7 +74,7 @@ $(TYPES_LIB): FORCE
 	@$(PY) setup.py -q build_py --build-lib $@
 
 types: build $(TYPES_LIB) ## check types: ours, users' (tests/typing), and each stub against its module
-	@$(PY) -m mypy roletalk pytest_roletalk.py tools trials tests/typing
+	@$(PY) -m mypy roletalk pytest_roletalk.py tools trials examples tests/typing
 	@$(PY) -m mypy --python-version 3.14 tests/typing
 	@$(PYRIGHT) -p tests/typing --pythonversion 3.14
 	@cd $(TYPES_LIB) && found=$$($(PYRIGHT) --verifytypes roletalk --ignoreexternal) && \
