@@ -1,3 +1,4 @@
+import asyncio
 import enum
 from typing import Any
 
@@ -57,6 +58,7 @@ class Connection(Inbound):
         """Ping when nothing came for `interval` seconds; close with 4005 `timeout` seconds after a ping
         that nothing followed.  Any received byte counts as life.
         """
+    def probe(self) -> asyncio.Future[None]: ...
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Start the closing handshake; what is queued is sent first.  Does nothing when not open."""
     def abort(self) -> None:
