@@ -58,7 +58,10 @@ class Connection(Inbound):
         """Ping when nothing came for `interval` seconds; close with 4005 `timeout` seconds after a ping
         that nothing followed.  Any received byte counts as life.
         """
-    def probe(self) -> asyncio.Future[None]: ...
+    def probe(self) -> asyncio.Future[None]:
+        """Ping; returns a future that is done when the remote has read what was sent before, and what it had
+        sent until then is read here, or when the connection closes.
+        """
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Start the closing handshake; what is queued is sent first.  Does nothing when not open."""
     def abort(self) -> None:

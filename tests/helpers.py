@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import roletalk
+from roletalk.testing import VirtualTimeLoop
 from tools.sanitized import is_sanitized
 
 T = TypeVar("T")
@@ -75,6 +76,11 @@ def shown(value: object) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
+def run_virtually(main: Coroutine[Any, Any, T], *, timeout: float = 1e6) -> T:
+    """As `run`, in virtual time: for peers on a mesh. `timeout` is in seconds of that."""
+    return run(main, new_loop=VirtualTimeLoop, timeout=timeout)
+
+
 async def eventually(
     condition: Callable[[], T], *, timeout: float = 10.0, what: str = "the condition"
 ) -> T:
@@ -107,7 +113,7 @@ async def peers(
 async def pair(
     *, keys: dict[str, str] | None = None, **options: Any
 ) -> AsyncIterator[tuple[roletalk.Peer, roletalk.Peer]]:
-    """A server and a client that is connected to it, over TCP on loopback."""
+    """A server and a client that is connected to it: over TCP on loopback, or on a test's mesh."""
     async with peers("server", "client", keys=keys, **options) as (server, client):
         listener = await server.listen("127.0.0.1", 0)
         await client.connect(listener.url)

@@ -12,7 +12,7 @@ import pytest
 import roletalk
 from roletalk._peer import clock
 from roletalk.testing import Mesh, VirtualTimeLoop, run_in_virtual_time
-from tests.helpers import eventually, ready, run
+from tests.helpers import eventually, ready, run_virtually
 
 
 def test_time_stands_still_and_jumps() -> None:
@@ -55,7 +55,7 @@ def test_timeouts_and_heartbeats_of_peers_follow() -> None:
             assert client.stats()["loop_lag_max"] == pytest.approx(0, abs=1e-6)
             never.set()
 
-    run(main(), new_loop=VirtualTimeLoop, timeout=1e6)
+    run_virtually(main())
 
 
 def test_a_thread_and_a_socket_are_waited_for() -> None:
@@ -74,7 +74,7 @@ def test_a_thread_and_a_socket_are_waited_for() -> None:
             assert await asyncio.wait_for(loop.sock_recv(ours, 1), 60) == b"x"
         assert 1000 < loop.time() < 1060
 
-    run(main(), new_loop=VirtualTimeLoop, timeout=1e6)
+    run_virtually(main())
 
 
 def test_what_main_leaves_is_cancelled() -> None:
@@ -132,4 +132,4 @@ def test_peers_on_sockets_live_by_the_wall() -> None:
             r = await ready(client)
             assert (await r.request("echo", 1)).data == 1
 
-    run(main(), new_loop=VirtualTimeLoop, timeout=1e6)
+    run_virtually(main())

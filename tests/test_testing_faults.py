@@ -10,15 +10,11 @@ from typing import Any
 import pytest
 
 import roletalk
-from roletalk.testing import Mesh, VirtualTimeLoop
+from roletalk.testing import Mesh
 from tests.helpers import ready
-from tests.helpers import run as run_on
+from tests.helpers import run_virtually as run
 
 Met = tuple[Mesh, roletalk.Peer, roletalk.Peer, roletalk.Destination]
-
-
-def run(main: Any) -> None:
-    run_on(main, new_loop=VirtualTimeLoop, timeout=1e6)
 
 
 def now() -> float:

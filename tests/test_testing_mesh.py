@@ -51,7 +51,7 @@ def test_ports_and_names() -> None:
                 await b.listen("localhost", first.port)
             url = first.url
             await first.close()
-            with pytest.raises(roletalk.ConnectError, match="nobody listens"):
+            with pytest.raises(roletalk.ConnectError, match=r"nobody listens on localhost:\d+"):
                 await b.connect(url)
             await b.listen("127.0.0.1", int(url.rpartition(":")[2]))
             async with a.listen(path="/run/../run/a.sock") as listener:
@@ -118,6 +118,9 @@ def test_connect_listens_where_that_is_needed() -> None:
             assert b.unit(a.id) is not None
             await mesh.connect(c, b, reconnect=False)
             assert len(b.listeners) == 1
+            d = mesh.peer("d", host="d.test")
+            assert (await mesh.connect(d, b)).id == b.id
+            assert (await mesh.connect(a, d)).id == d.id
             with pytest.raises(ValueError, match="not on this mesh"):
                 await mesh.connect(a, roletalk.Peer())
 
