@@ -13,6 +13,7 @@ import aiofastnet
 from ._frame import ConnectionState
 from ._text import printable
 from ._wire import CloseCode
+from .address import check_unix_sockets
 from .backoff import BackOff
 from .errors import AuthError, ConnectError, ProtocolError, RoletalkError
 from .gate import Admission
@@ -190,6 +191,7 @@ class Dialer:
         if address.secure:
             ssl = self._ssl or ssl_module.create_default_context()
         if address.path is not None:
+            check_unix_sockets()
             await aiofastnet.create_unix_connection(loop, lambda: admission.gate, address.path)
         else:
             hostname = (self._server_hostname or address.host) if ssl is not None else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiofastnet
 
 from .accepting import REMOTE_HOST, ListeningSocket
+from .address import check_unix_sockets
 from .gate import Admission, Gate
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Listener:
         if self._ssl is not None:
             tls = {"ssl": self._ssl, "ssl_handshake_timeout": self._peer.handshake_timeout}
         if self.path is not None:
+            check_unix_sockets()
             bound = await aiofastnet.create_unix_server(
                 loop, self._protocol, self.path, start_serving=False, cleanup_socket=False
             )
