@@ -440,7 +440,7 @@ cdef class Connection(Inbound):
             return True
         return self.unsent() <= self.limits.high_water
 
-    def send_message(self, bytes message, bint text=False):
+    def send_message(self, bytes message not None, bint text=False):
         """Queue one message, of bytes or of UTF-8 text. Raises ConnectionError when it is not open."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(message)
         if self._state != OPEN:
