@@ -2,9 +2,8 @@
 
 `pytest -p tools.pytest_built --built=release` refuses to start unless the roletalk it imports is
 that build, whole, and of this checkout; on `wheel`, unless it is an installed one, with no sources
-beside the tests that could be imported instead.  On `sanitize`, which checks what the debug build does and
-more, tests marked `footprint` are skipped.  Importing it before any test module does also settles
-that they all get this one.
+beside the tests that could be imported instead.  Tests that a build cannot pass are skipped on it.
+Importing it before any test module does also settles that they all get this one.
 """
 
 import gc
@@ -27,6 +26,11 @@ PACKAGES = {
     },
 }
 WHEEL = "wheel"
+# What a test is marked with that a build cannot pass, and why.
+SKIPPED = {
+    "sanitize": ("footprint", "the sanitizers take memory of their own, and keep more"),
+    WHEEL: ("checkout", "it reads the sources"),
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,12 +74,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("built") != "sanitize":
-        return
-    meaningless = pytest.mark.skip(reason="the sanitizers take memory of their own, and keep more")
+    marker, reason = SKIPPED.get(config.getoption("built"), ("", ""))
     for item in items:
-        if item.get_closest_marker("footprint"):
-            item.add_marker(meaningless)
+        if marker and item.get_closest_marker(marker):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
