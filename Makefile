@@ -13,6 +13,8 @@ FUZZ_SECONDS ?= 60
 MINUTES ?= 60
 CONNECTIONS ?= 10000
 TRIAL_ARGS ?=
+# Of the tests on the installed wheel.
+WHEEL_PYTEST_ARGS ?= -m "not slow"
 # Other Pythons whose counts `guard-update` takes too.
 GUARD_PYTHONS ?=
 
@@ -34,7 +36,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: FORCE help demo test test-debug test-release build debug lint format types \
     bench bench-quick bench-compare bench-micro guard guard-update \
-    docs hostile conformance fuzz sanitize leaks faults soak idle scorecard clean distclean
+    docs hostile conformance fuzz sanitize leaks faults soak idle scorecard wheel clean distclean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r name text; do \
@@ -128,6 +130,9 @@ soak: build $(VENV)/.go ## a mesh of peers at work for MINUTES: nothing may grow
 idle: build ## hold CONNECTIONS idle connections and measure their memory
 	@$(PY) -m trials.idle --connections $(CONNECTIONS) $(TRIAL_ARGS)
 
+wheel: $(VENV)/.wheel ## build the sdist and this machine's wheel into dist/, check and test them
+	@$(PY) -m tools.package $(WHEEL_PYTEST_ARGS)
+
 scorecard: $(VENV)/.installed ## put what the trials found into docs/reliability.md
 	@$(PY) -m trials.scorecard
 
@@ -162,6 +167,10 @@ $(VENV)/.bench-peers: $(VENV)/.created pyproject.toml tools/install_extra.py
 
 $(VENV)/.docs: $(VENV)/.created pyproject.toml tools/install_extra.py
 	@$(PY) tools/install_extra.py docs
+	@touch $@
+
+$(VENV)/.wheel: $(VENV)/.created pyproject.toml tools/install_extra.py
+	@$(PY) tools/install_extra.py wheel
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.created pyproject.toml tools/install_extra.py

@@ -54,8 +54,11 @@ def compile_args() -> list[str]:
     if sys.platform == "win32":
         return (["/Od", "/Zi"] if DEBUG else ["/O2"]) + (["/WX"] if WERROR else []) + MORE_ARGS
     # Frames are masked and read a machine word at a time, out of char buffers.
-    args = ["-fno-strict-aliasing", "-Wall", "-Wextra"]
-    args += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3"]
+    args = ["-fno-strict-aliasing", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    # For clang: every module has the inline functions of the .pxd files that it cimports.
+    args.append("-Wno-unused-function")
+    # A Python that was built with -g asks for it here too: half of a wheel, with paths of this machine.
+    args += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0"]
     if WERROR:
         args.append("-Werror")
     return args + MORE_ARGS

@@ -4,6 +4,10 @@
 /* Seconds on a monotonic clock, with no system call where the platform has a vDSO. */
 
 #ifdef _WIN32
+/* Else it brings winsock.h, which the winsock2.h of aiofastnet's declarations cannot follow. */
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
 #include <windows.h>
 static inline double roletalk_now(void) {
     LARGE_INTEGER frequency, count;

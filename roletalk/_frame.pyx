@@ -17,7 +17,7 @@ from ._framing cimport (
     OPCODE_BINARY, OPCODE_CLOSE, OPCODE_PING, OPCODE_PONG, OPCODE_TEXT, header_size, mask_after, mask_copy,
     next_mask, write_header,
 )
-from ._socket cimport send_both, send_now
+from ._socket cimport WRITES_PAST, send_both, send_now
 from ._wire cimport (CLOSE_ABNORMAL, CLOSE_HEARTBEAT_TIMEOUT, CLOSE_INVALID_TEXT, CLOSE_MANUAL,
                      CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR)
 
@@ -141,7 +141,8 @@ cdef class Connection(Inbound):
         # aiofastnet copies what it cannot send at once; other transports may keep the view.
         self._write_copies = type(transport).__module__.startswith("aiofastnet.")
         sock = transport.get_extra_info("socket")
-        if self._write_copies and sock is not None and transport.get_extra_info("ssl_object") is None:
+        if (WRITES_PAST and self._write_copies and sock is not None
+                and transport.get_extra_info("ssl_object") is None):
             self._fd = sock.fileno()
         self.set_limits(self.limits)
         transport.set_protocol(self)
@@ -452,7 +453,7 @@ cdef class Connection(Inbound):
             return True
         return self.unsent() <= self.limits.high_water
 
-    def send_message(self, bytes message, bint text=False):
+    def send_message(self, bytes message not None, bint text=False):
         """Queue one message, of bytes or of UTF-8 text. Raises ConnectionError when it is not open."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(message)
         if self._state != OPEN:

@@ -8,6 +8,9 @@
 
 #ifdef _WIN32
 
+/* A socket there is a handle, not an int; everything goes through the transport. */
+#define ROLETALK_WRITES_PAST 0
+
 static inline Py_ssize_t roletalk_send(int fd, const char *data, Py_ssize_t size) {
     (void)fd, (void)data, (void)size;
     return 0;
@@ -23,6 +26,8 @@ static inline Py_ssize_t roletalk_send_both(int fd, const char *first, Py_ssize_
 
 #include <sys/socket.h>
 #include <sys/uio.h>
+
+#define ROLETALK_WRITES_PAST 1
 
 /* Without it Python ignores SIGPIPE for the whole process. */
 #ifndef MSG_NOSIGNAL

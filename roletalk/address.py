@@ -5,14 +5,19 @@ docs/protocol.md, sections 1 and 8.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
+import sys
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["MAX_URL_CHARS", "Address", "may_dial"]
+__all__ = ["MAX_URL_CHARS", "Address", "check_unix_sockets", "may_dial"]
 
 MAX_URL_CHARS = 2048
+
+HAS_UNIX_SOCKETS: Final[bool] = sys.platform != "win32"  # Python has none for Windows
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _CONTROL_OR_BLANK = re.compile(r"[\x00-\x20\x7f-\xa0]")
@@ -179,3 +184,9 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
+
+
+def check_unix_sockets() -> None:
+    """Raises OSError where there are no Unix sockets."""
+    if not HAS_UNIX_SOCKETS:
+        raise OSError(errno.EAFNOSUPPORT, "this platform has no Unix sockets")

@@ -32,20 +32,17 @@ class Listener:
         self.path = path
         self.certificate: bytes | None = None if ssl is None else server_certificate(ssl)
 
-    async def start(self, host: str | None, port: int, backlog: int) -> None:
-        """Bind and listen.  Raises `OSError`, of the kind that it is, naming the address."""
+    async def _start(self, host: str | None, port: int, backlog: int) -> None:
+        listen = self._peer._network.listen
         try:
-            await self._start(host, port, backlog)
+            self._serving = await listen(
+                self._protocol, host=host, port=port, path=self.path, ssl=self._ssl, backlog=backlog
+            )
         except OSError as error:
             where = f"path {self.path!r}" if self.path is not None else f"{host}:{port}"
             why = error.strerror or str(error)
             text = f"cannot listen on {where}: {why}{_listen_hint(error, self.path)}"
             raise type(error)(error.errno or errno.EINVAL, text) from error
-
-    async def _start(self, host: str | None, port: int, backlog: int) -> None:
-        self._serving = await self._peer._network.listen(
-            self._protocol, host=host, port=port, path=self.path, ssl=self._ssl, backlog=backlog
-        )
 
     def _protocol(self, host: str | None) -> Gate:
         if not self._peer._lobby.has_room(host):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import aiofastnet
 
 from .accepting import REMOTE_HOST, ListeningSocket
+from .address import check_unix_sockets
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -83,6 +84,7 @@ class SocketNetwork:
     ) -> None:
         loop = self._peer.loop
         if address.path is not None:
+            check_unix_sockets()
             await aiofastnet.create_unix_connection(loop, lambda: protocol, address.path)
             return
         options: dict[str, Any] = {}
@@ -113,6 +115,7 @@ class SocketNetwork:
         if ssl is not None:
             options = {"ssl": ssl, "ssl_handshake_timeout": self._peer.handshake_timeout}
         if path is not None:
+            check_unix_sockets()
             bound = await aiofastnet.create_unix_server(
                 loop, accepted, path, start_serving=False, cleanup_socket=False
             )

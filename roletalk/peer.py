@@ -361,7 +361,7 @@ class Peer(PeerCore, TakesMiddleware):
             self.bind()
             self._refuse_when_closing("cannot listen")
             listener = Listener(self, ssl, path)
-            await listener.start(host, port, backlog)
+            await listener._start(host, port, backlog)
             if self.closing:
                 await listener.close()
             self._refuse_when_closing("cannot listen")

@@ -66,6 +66,16 @@ async def test_each_message_is_one_frame_with_the_shortest_length(
         assert connection.bytes_sent == len(data)
 
 
+@in_loop
+async def test_a_message_is_bytes() -> None:
+    with connected(client=True) as (connection, remote):
+        for wrong in (None, "text", bytearray(b"x")):
+            with pytest.raises(TypeError):
+                connection.send_message(wrong)
+        await turns()
+        assert remote.transport.written() == b""
+
+
 @both_sides
 @in_loop
 async def test_every_size_unmasks_to_the_message(client: bool) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 import roletalk
 
+pytestmark = pytest.mark.checkout
+
 PACKAGE = Path(__file__).parent.parent / "roletalk"
 COMPILED = sorted(path.stem for path in PACKAGE.glob("*.pyx"))
 MODULES = sorted(

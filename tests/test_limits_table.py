@@ -14,6 +14,8 @@ import pytest
 
 import roletalk
 
+pytestmark = pytest.mark.checkout
+
 ROOT = Path(__file__).parent.parent
 LIMITS = (ROOT / "docs/limits.md").read_text()
 UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "MiB": 1 << 20}

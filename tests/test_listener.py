@@ -427,3 +427,16 @@ def test_a_peer_that_is_closed_while_it_begins_to_listen_does_not() -> None:
         assert peer.listeners == ()
 
     run(main())
+
+
+def test_where_there_are_no_unix_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("roletalk.address.HAS_UNIX_SOCKETS", False)
+
+    async def main() -> None:
+        async with peers("one") as (peer,):
+            with pytest.raises(OSError, match="no Unix sockets"):
+                await peer.listen(path=str(tmp_path / "peer.sock"))
+            with pytest.raises(roletalk.ConnectError, match="no Unix sockets"):
+                await peer.connect(f"ws+unix://{tmp_path}/peer.sock")
+
+    run(main())

@@ -1,14 +1,15 @@
 """A pytest plugin that makes sure which build of roletalk the tests run on.
 
 `pytest -p tools.pytest_built --built=release` refuses to start unless the roletalk it imports is
-that build, whole, and of this checkout.  On `sanitize`, which checks what the debug build does and
-more, tests marked `footprint` are skipped.  Importing it before any test module does also settles
-that they all get this one.
+that build, whole, and of this checkout; on `wheel`, unless it is an installed one, with no sources
+beside the tests that could be imported instead.  Tests that a build cannot pass are skipped on it.
+Importing it before any test module does also settles that they all get this one.
 """
 
 import gc
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,36 @@ PACKAGES = {
         for variant in ("debug", "sanitize")
     },
 }
+WHEEL = "wheel"
+# What a test is marked with that a build cannot pass, and why.
+SKIPPED = {
+    "sanitize": ("footprint", "the sanitizers take memory of their own, and keep more"),
+    WHEEL: ("checkout", "it reads the sources"),
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--built", choices=tuple(PACKAGES), default="release")
+    parser.addoption("--built", choices=(*PACKAGES, WHEEL), default="release")
+
+
+def installed_package() -> Path:
+    found = find_spec("roletalk")
+    if found is None or found.origin is None:
+        raise pytest.UsageError("roletalk is not installed")
+    if SOURCES.exists():
+        raise pytest.UsageError(f"{SOURCES} is there: copy the tests to where it is not")
+    return Path(found.origin).resolve().parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
     variant: str = config.getoption("built")
-    package = PACKAGES[variant]
-    wanted = {source.stem for source in SOURCES.glob("*.pyx")}
+    if variant == WHEEL:
+        package = installed_package()
+        # Each compiled module has its stub beside it, and nothing else has one.
+        wanted = {stub.stem for stub in package.glob("*.pyi")}
+    else:
+        package = PACKAGES[variant]
+        wanted = {source.stem for source in SOURCES.glob("*.pyx")}
     built = {
         file.name.split(".", 1)[0]
         for file in package.iterdir()
@@ -46,26 +67,25 @@ def pytest_configure(config: pytest.Config) -> None:
         found = import_module(f"roletalk.{name}").__file__
         if found is None or Path(found).resolve().parent != package:
             raise pytest.UsageError(f"roletalk.{name} comes from {found}, not from {package}")
-    if import_module("roletalk._debug").is_debug_build() == (variant == "release"):
+    if import_module("roletalk._debug").is_debug_build() == (variant in ("release", WHEEL)):
         raise pytest.UsageError(f"{package} does not hold the {variant} build")
     if (variant == "sanitize") != is_sanitized():
         raise pytest.UsageError("AddressSanitizer goes with the build named sanitize")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("built") != "sanitize":
-        return
-    meaningless = pytest.mark.skip(reason="the sanitizers take memory of their own, and keep more")
+    marker, reason = SKIPPED.get(config.getoption("built"), ("", ""))
     for item in items:
-        if item.get_closest_marker("footprint"):
-            item.add_marker(meaningless)
+        if marker and item.get_closest_marker(marker):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
     variant: str = config.getoption("built")
-    built_against = import_module("roletalk._build_info").AIOFASTNET
+    built_info = import_module("roletalk._build_info")
+    built_against, file = built_info.AIOFASTNET, built_info.__file__
     return (
-        f"roletalk: {variant} build in {PACKAGES[variant]},"
+        f"roletalk: {variant} build in {Path(str(file)).parent},"
         f" aiofastnet {installed} (built against {built_against})"
     )
 
