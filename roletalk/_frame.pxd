@@ -43,6 +43,7 @@ cdef class Connection(Inbound):
         Py_ssize_t _holds              # readers that are behind: nothing more is read for them
         bint _wants_room               # somebody waits for `writable`
         bytes _pong                    # the one ping that waits for room to be answered
+        list _probes                   # the futures of `probe`; None: there are none
 
         double _pinged_at              # s; 0: no ping is out
         double _ponged_at              # s, the last pong that nobody asked for
@@ -86,5 +87,6 @@ cdef class Connection(Inbound):
     cdef int _receive_close(self, const uint8_t* payload, Py_ssize_t size) except -1
     cdef int _answer_ping(self, const char* payload, Py_ssize_t size) except -1
     cdef int _resume_soon(self) except -1
+    cdef int _end_probes(self) except -1
     cdef int _start_closing(self, int code, str reason, bint by_us) except -1
     cdef int _use_room(self) except -1

@@ -10,7 +10,7 @@ from contextlib import suppress
 from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from ._debug cimport COUNT_CONNECTION, DEBUG, count, now
 from ._framing cimport (
@@ -37,7 +37,9 @@ cdef enum:
     DRAINED = 16384
     # Times `close_timeout` that a closing handshake may take while the remote still talks.
     CLOSING_PATIENCE = 5
+    PROBE_SIZE = 5
 
+cdef const char* PROBE = b"heard"      # what a ping carries that is no heartbeat's
 cdef double UNASKED_PONG = 0.75        # s between them, at the least; a JS peer gives up after 2
 
 
@@ -87,6 +89,8 @@ cdef class Connection(Inbound):
         if state <= self._state:
             raise AssertionError(f"connection state cannot go from {self._state} to {state}")
         self._state = state
+        if state >= CLOSING and self._probes is not None:
+            self._end_probes()
         return 0
 
     # ---- what subclasses do; the defaults call the methods of the same meaning below ----------------
@@ -249,6 +253,15 @@ cdef class Connection(Inbound):
             return self._answer_ping(payload, size)
         if opcode == OPCODE_CLOSE:
             return self._receive_close(<const uint8_t*>payload, size)
+        if self._probes is not None and size == PROBE_SIZE and memcmp(payload, PROBE, size) == 0:
+            self._end_probes()
+        return 0
+
+    cdef int _end_probes(self) except -1:
+        probes, self._probes = self._probes, None
+        for probe in probes:
+            if not probe.done():
+                probe.set_result(None)
         return 0
 
     cdef int _answer_ping(self, const char* payload, Py_ssize_t size) except -1:
@@ -482,6 +495,19 @@ cdef class Connection(Inbound):
         elif at - self.received_at >= interval:
             self._pinged_at = at
             self._control(OPCODE_PING, NULL, 0)
+
+    def probe(self):
+        """Ping; returns a future that is done when the remote has read what was sent before, and what it had
+        sent until then is read here, or when the connection closes."""
+        future = self.loop.create_future()
+        if self._state != OPEN:
+            future.set_result(None)
+            return future
+        if self._probes is None:
+            self._probes = []
+        self._probes.append(future)
+        self._control(OPCODE_PING, PROBE, PROBE_SIZE)
+        return future
 
     # ---- closing -----------------------------------------------------------------------------------
 

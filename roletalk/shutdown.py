@@ -13,12 +13,14 @@ from ._wire import CloseCode
 from .errors import AuthError, UnitClosedError
 
 if TYPE_CHECKING:
+    from ._session import Link
     from .peer import Peer
 
 _log = logging.getLogger("roletalk")
 
 CANCEL_GRACE: Final = 1.0  # s
 STREAM_GRACE: Final = 0.5  # s for handlers that serve streams, when the peer is closed
+HEARD: Final = 0.5  # s, at most, for the units to hear that the roles are withdrawn
 CLOSE_GRACE: Final = 0.1  # s for the closing handshakes, however late it is
 SENT_POLL: Final = 0.005  # s
 
@@ -67,8 +69,6 @@ class Shutdown:
         peer = self._peer
         if not self.begun:
             self.begun = True
-            for role in peer.roles:
-                role.is_active = False
             peer._announcer.changed()
             peer._acquaintances.close()
         for listener in peer.listeners:
@@ -76,10 +76,31 @@ class Shutdown:
         for dialer in tuple(peer._dialers):
             dialer.stop()
             await dialer.wait_stopped(_left(deadline))
+        await self._withdrawn(deadline)
         if cut_streams:
             await self._streams_done(deadline)
         await self._handlers_done(deadline)
         await self._all_sent(deadline)
+
+    async def _withdrawn(self, deadline: float | None) -> None:
+        """What the units sent before they heard that there are no roles any more is served yet."""
+        roles = [role for role in self._peer.roles if role.is_active]
+        if not roles:
+            return
+        until = clock() + HEARD
+        if deadline is not None:
+            until = min(until, deadline)
+        try:
+            # The announcement leaves before the probes.
+            await asyncio.sleep(0)
+            units = self._peer.units
+            await _heard([link for unit in units for link in unit.connections], until)
+            # A unit heard it by one of its connections: on the others it may have sent until then.
+            several = [unit.connections for unit in units if len(unit.connections) > 1]
+            await _heard([link for links in several for link in links], until)
+        finally:
+            for role in roles:
+                role.is_active = False
 
     async def _handlers_done(self, deadline: float | None) -> None:
         await self._done(self._peer._running_handlers(), deadline)
@@ -143,6 +164,11 @@ class Shutdown:
         peer.stop_sweeping()
         await _cancel(peer._callback_tasks - self._callers)
         self.done.set()
+
+
+async def _heard(links: list[Link], until: float) -> None:
+    if links:
+        await asyncio.wait([link.probe() for link in links], timeout=_left(until))
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:

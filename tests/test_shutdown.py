@@ -25,6 +25,12 @@ class FakeLink:
     def unsent_bytes(self) -> int:
         return self._unsent.pop(0) if len(self._unsent) > 1 else self._unsent[0]
 
+    def probe(self) -> asyncio.Future[None]:
+        heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._unit.answers:
+            heard.set_result(None)
+        return heard
+
     def close(self, code: int, reason: str) -> None:
         self._unit.log.append("close")
         self.closed.append(code)
@@ -145,6 +151,51 @@ def test_draining_leaves_the_connections() -> None:
         assert peer.log == DRAINED  # it withdraws the roles once
         await ending.close(5)
         assert peer.log == [*DRAINED, *CLOSED]
+
+    run(main())
+
+
+def test_units_that_hear_nothing_do_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr("roletalk.shutdown.HEARD", 0.01)
+        peer = FakePeer(answers=False)
+        await shutdown(peer).drain(None)
+        assert not any(role.is_active for role in peer.roles)
+
+    run(main())
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize("end", ["drain", "close"])
+def test_what_was_sent_before_the_end_was_heard_of_is_served(end: str, connections: int) -> None:
+    async def main() -> None:
+        async with peers("server", "client") as (server, client):
+            got: list[int] = []
+
+            @server.role("r").on_request("e")
+            async def handler(ctx: roletalk.Context) -> object:
+                await asyncio.sleep(0)
+                return ctx.data
+
+            server.role("r").on_message("m")(lambda ctx: got.append(ctx.data))
+            url = (await server.listen()).url
+            for _ in range(connections):
+                unit = await client.connect(url, reconnect=False)
+            destination = await ready(client)
+            ending = asyncio.ensure_future(getattr(server, end)(5))
+            asked: list[asyncio.Future[roletalk.Context]] = []
+            # As long as the client has not heard of it.
+            while unit.roles:
+                asked.append(asyncio.ensure_future(destination.request("e", len(asked))))
+                await destination.send("m", len(asked))
+                await asyncio.sleep(0)
+            replies = await asyncio.gather(*asked)
+            assert server.closing
+            assert [reply.data for reply in replies] == list(range(len(asked)))
+            await ending
+            assert sorted(got) == list(range(1, len(asked) + 1))
+            assert not any(role.active for role in server.roles)
+            assert len(asked) > 1
 
     run(main())
 
