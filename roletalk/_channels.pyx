@@ -319,7 +319,8 @@ cdef class Stream:
     cdef object wait(self):
         """What the one task that waits for this stream awaits."""
         if self.is_awaited():
-            raise RuntimeError(f"a stream is used by one task at a time: await what is under way first ({self.described()})")
+            raise RuntimeError(
+                f"a stream is used by one task at a time: await what is under way ({self.described()})")
         self.waiter = new_waiter(self.peer.home, 0, 0, None, None)
         return new_call(self.waiter)
 

@@ -122,8 +122,8 @@ cdef class RequestContext(Context):
     cdef int _check(self) except -1:
         if self.is_answered or self.connection is None:
             raise RuntimeError(
-                f"the request {quoted(self.event)} of role {quoted(self.role)} is answered already: one reply(), "
-                "reject() or accept() a request")
+                f"the request {quoted(self.event)} of role {quoted(self.role)} is answered already: "
+                "reply(), reject() and accept() answer it once")
         return self.unit.check_here()
 
     cdef int finish(self, uint8_t kind, object value) except -1:

@@ -18,7 +18,7 @@ from ._writable cimport WritableStream
 
 from ._dispatch import encode_name
 from ._text import named
-from .errors import NoUnitsError, RoletalkError, UnitClosedError, WouldBlock
+from .errors import RoletalkError, UnitClosedError, WouldBlock
 
 cdef enum:
     NAMES_CACHE = 1024                 # events that a destination keeps encoded

@@ -62,8 +62,8 @@ cdef class StreamContext(RequestContext):
     def reply(self, data=None):
         """Raises `RuntimeError`: a stream request is accepted or rejected."""
         raise RuntimeError(
-            f"the stream request {quoted(self.event)} of role {quoted(self.role)} is answered by ctx.accept(data) "
-            "or ctx.reject(text), not by ctx.reply()")
+            f"the stream request {quoted(self.event)} of role {quoted(self.role)} is answered by "
+            "ctx.accept(data) or ctx.reject(text), not by ctx.reply()")
 
     cdef Stream new_stream(self):
         raise AssertionError("overridden by both kinds of stream request")

@@ -184,8 +184,9 @@ cdef object _encode_object(object value, Encoded* out):
     except TypeError as error:
         # msgspec's own names the type, but neither what is wanted nor what it is in.
         raise TypeError(
-            f"cannot send the {_type_name(value)}, for what is in it: {error}; inside of objects JSON's types go, "
-            "and dataclasses, msgspec.Structs, dates, times, UUIDs, Decimals, enums, sets and bytes (as base64)"
+            f"cannot send the {_type_name(value)}, for what is in it: {error}; inside of objects JSON's "
+            "types go, and dataclasses, msgspec.Structs, dates, times, UUIDs, Decimals, enums, sets and "
+            "bytes (as base64)"
         ) from None
     # A BufferError is that of a memoryview with gaps.
     except (OverflowError, RecursionError, BufferError) as error:

@@ -112,7 +112,8 @@ cdef class ReadableStream(Stream):
 
     cdef int _check_alone(self) except -1:
         if self.is_awaited() or self._into != NULL:
-            raise RuntimeError(f"a stream is read by one task at a time: await the read before ({self.described()})")
+            raise RuntimeError(
+                f"a stream is read by one task at a time: await the read before ({self.described()})")
         return 0
 
     async def _some(self):

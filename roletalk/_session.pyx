@@ -562,8 +562,8 @@ cdef class UnitCore(Responder):
             (<RequestContext>context).finish(MSG_RESOLVE, value)
         except (TypeError, ValueError) as error:
             self.log(logging.ERROR,
-                     "the reply of handler %s of role '%s' to event '%s' cannot be encoded, and its caller gets "
-                     "'internal error': %s",
+                     "the reply of handler %s of role '%s' to event '%s' cannot be encoded, and its caller "
+                     "gets 'internal error': %s",
                      (name_of(handler.function), handler.role.name, context.event, Hint(str(error))), error)
             (<RequestContext>context).finish(MSG_REJECT, "internal error")
         return 0
@@ -576,7 +576,8 @@ cdef class UnitCore(Responder):
                 if isinstance(error, BadPayload):
                     self.peer.drop("messages with a payload that does not decode")
                 else:
-                    self.log(logging.INFO, "handler %s of role '%s' turned a message down, of event '%s': '%s'",
+                    self.log(logging.INFO,
+                             "handler %s of role '%s' turned a message down, of event '%s': '%s'",
                              (name_of(handler.function), handler.role.name, context.event, text), None)
                 return 0
         elif isinstance(error, StreamError) and _has_lost_stream(context):
@@ -675,7 +676,8 @@ cdef class UnitCore(Responder):
 
     cdef str _too_large(self, Py_ssize_t size):
         return (f"the reply takes {size} bytes, over max_message_size "
-                f"({self.peer.limits.max_message_size}): Peer(max_message_size=...) on both sides, or a stream")
+                f"({self.peer.limits.max_message_size}): Peer(max_message_size=...) on both sides, or a "
+                "stream")
 
     cdef object _not_accepted(self, StreamContext context, str why):
         error = StreamError(

@@ -73,8 +73,9 @@ cdef class WritableStream(Stream):
         return self._drop_rest()
 
     cdef object _closed(self):
-        error = StreamError("the stream is closed: nothing is written after close() or the end of its handler",
-                            hint=self.described())
+        error = StreamError(
+            "the stream is closed: nothing is written after close() or the end of its handler",
+            hint=self.described())
         error.unit = self.unit
         if self.reply is not None:
             error.role, error.event = self.reply.role, self.reply.event
@@ -145,8 +146,8 @@ cdef class WritableStream(Stream):
         if self.is_awaited():
             self.unit.log(
                 logging.WARNING,
-                "the handler of role '%s', event '%s' returned before its stream had written everything, which "
-                "is aborted: await stream.write()",
+                "the handler of role '%s', event '%s' returned before its stream had written everything, "
+                "which is aborted: await stream.write()",
                 (self.reply.role, self.reply.event), None)
             return self.abort_with("a write was not awaited")
         return self._finish_now()

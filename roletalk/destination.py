@@ -12,7 +12,7 @@ from ._session import Link
 from ._text import named, quoted
 from .callbacks import Callbacks, within
 from .errors import NoUnitsError, RequestTimeout, RoletalkError
-from .hints import MAX_NAMED, why_nobody
+from .hints import NAMED, why_nobody
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -131,7 +131,7 @@ class Destination(DestinationCore):
             return NoUnitsError(
                 f"no connected unit serves role {role}", hint=why_nobody(self.peer, self.name)
             )
-        served = ", ".join(map(quoted, sorted(unit.roles)[:MAX_NAMED])) or "none"
+        served = ", ".join(map(quoted, sorted(unit.roles)[:NAMED])) or "none"
         return NoUnitsError(
             f"{named(unit)} does not serve role {role}", hint=f"its roles: {served}"
         )

@@ -12,8 +12,8 @@ from ._text import printable, quoted
 if TYPE_CHECKING:
     from .peer import Peer
 
-MAX_LOOKED_AT: Final = 256  # units, and roles of them
-MAX_NAMED: Final = 5  # of roles, or of dials that fail
+LOOKED_AT: Final = 64  # units, roles of them, and dials
+NAMED: Final = 5  # of roles, or of dials that fail
 DIAL_CHARS: Final = 300  # of what a dial failed with
 
 
@@ -23,8 +23,8 @@ def why_nobody(peer: Peer, role: str) -> Callable[[], str]:
     A program may run into the same lack thousands of times a second, and look at none of the errors.
     """
     closing, serves_it, count = peer.closing, peer.serves(role), len(peer._units)
-    roles = tuple(unit.roles for unit in islice(peer._units.values(), MAX_LOOKED_AT))
-    failing = tuple(dialer.failure for dialer in islice(peer._dialers, MAX_LOOKED_AT))
+    roles = tuple(unit.roles for unit in islice(peer._units.values(), LOOKED_AT))
+    failing = tuple(dialer.failure for dialer in islice(peer._dialers, LOOKED_AT))
     is_alone = not (peer._units or peer._dialers or peer._listeners)
 
     def words() -> str:
@@ -33,7 +33,7 @@ def why_nobody(peer: Peer, role: str) -> Callable[[], str]:
         if is_alone:
             said = ["no units are connected: neither connect() nor listen() is in effect"]
         elif count:
-            served = tuple(islice(_distinct(roles), MAX_LOOKED_AT))
+            served = tuple(islice(_distinct(roles), LOOKED_AT))
             said = [f"{count} unit{'' if count == 1 else 's'} connected, with {_named(served)}"]
             near = difflib.get_close_matches(role, served, n=1)
             if near:
@@ -43,9 +43,9 @@ def why_nobody(peer: Peer, role: str) -> Callable[[], str]:
         if serves_it:
             said.append("this peer serves the role itself, and is no unit of its own")
         failed = [each for each in failing if each]
-        said += [printable(each, DIAL_CHARS) for each in failed[:MAX_NAMED]]
-        if len(failed) > MAX_NAMED:
-            said.append(f"{len(failed) - MAX_NAMED} more dials fail")
+        said += [printable(each, DIAL_CHARS) for each in failed[:NAMED]]
+        if len(failed) > NAMED:
+            said.append(f"{len(failed) - NAMED} more dials fail")
         return "; ".join(said)
 
     return words
@@ -54,7 +54,7 @@ def why_nobody(peer: Peer, role: str) -> Callable[[], str]:
 def _distinct(roles: Iterable[frozenset[str]]) -> Iterable[str]:
     seen: set[str] = set()
     for each in roles:
-        for name in sorted(islice(each, MAX_LOOKED_AT)):
+        for name in sorted(islice(each, LOOKED_AT)):
             if name not in seen:
                 seen.add(name)
                 yield name
@@ -63,6 +63,6 @@ def _distinct(roles: Iterable[frozenset[str]]) -> Iterable[str]:
 def _named(roles: tuple[str, ...]) -> str:
     if not roles:
         return "no roles"
-    shown = ", ".join(map(quoted, roles[:MAX_NAMED]))
-    more = f" and {len(roles) - MAX_NAMED} more" if len(roles) > MAX_NAMED else ""
+    shown = ", ".join(map(quoted, roles[:NAMED]))
+    more = f" and {len(roles) - NAMED} more" if len(roles) > NAMED else ""
     return f"{'role' if len(roles) == 1 else 'roles'} {shown}{more}"

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from ._text import quoted
+
 __all__ = ["Challenges", "Key", "KeyRing", "generate_key"]
 
 MAX_KEYS: Final = 64
@@ -58,20 +60,29 @@ class KeyRing:
         or if there would be more than 64 keys.
         """
         if not isinstance(key_id, str) or not isinstance(key, str):
-            raise TypeError("a key and its id must be str")
+            raise TypeError(
+                f"a key and its id are str, not {type(key).__name__} and {type(key_id).__name__}:"
+                " add_key(id, key)"
+            )
         if not key_id or not key:
-            raise ValueError("a key and its id must not be empty")
+            what = f"the key of {quoted(key_id)}" if key_id else "the id of a key"
+            raise ValueError(f"{what} is empty: generate_key() makes a key")
         if len(key_id.encode()) > MAX_KEY_ID_BYTES:
-            raise ValueError(f"a key id has at most {MAX_KEY_ID_BYTES} bytes of UTF-8")
+            # Not quoted: it may be the key, given in the wrong place.
+            raise ValueError(
+                f"a key id has at most {MAX_KEY_ID_BYTES} bytes of UTF-8; is it the key? add_key(id, key)"
+            )
         ids = dict.fromkeys((*self._keys, key_id))
         if len(ids) > MAX_KEYS:
-            raise ValueError(f"a peer has at most {MAX_KEYS} keys")
+            raise ValueError(f"a peer has at most {MAX_KEYS} keys: remove_key() those not in use")
         if len(msgspec.json.encode(list(ids))) > MAX_KEY_IDS_JSON_BYTES:
             raise ValueError("the key ids are too long to be sent together")
         self._keys[key_id] = Key(key.encode(), bool(legacy))
 
     def remove(self, key_id: str) -> None:
         """Forget the key; raises KeyError if there is none of that id."""
+        if key_id not in self._keys:
+            raise KeyError(f"no key {key_id!r} to remove")
         del self._keys[key_id]
 
     def get(self, key_id: str) -> Key | None:

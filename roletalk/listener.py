@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 
-MAX_PATH_BYTES: Final = 107 if sys.platform == "linux" else 103  # of a Unix socket
+PATH_BYTES: Final = 107 if sys.platform == "linux" else 103  # of a Unix socket
 
 
 class Listener:
@@ -109,8 +109,8 @@ def _listen_hint(error: OSError, path: str | None) -> str:
     if error.errno == errno.EACCES and path is None:
         return " (ports below 1024 are for the superuser)"
     size = 0 if path is None else len(os.fsencode(path))
-    if size > MAX_PATH_BYTES:
-        return f" ({size} bytes; at most {MAX_PATH_BYTES} are possible: choose a shorter one)"
+    if size > PATH_BYTES:
+        return f" ({size} bytes; at most {PATH_BYTES} are possible: choose a shorter one)"
     return ""
 
 

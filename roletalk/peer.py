@@ -501,6 +501,10 @@ class Peer(PeerCore):
         is_new = unit.id not in self._units
         if is_new:
             self._units[unit.id] = unit
+            way = "dialled at" if admission.dialer is not None else "come from"
+            self.remote_log.log(
+                logging.INFO, unit.id, "%s is connected, %s %s", named(unit), way, admission.whom
+            )
             self._serve(unit, frozenset(), unit.roles)
         if roles_changed:
             self._announcer.tell(unit)
@@ -528,6 +532,15 @@ class Peer(PeerCore):
         self._serve(unit, unit.roles, frozenset())
 
         reason = f" ({printable(link.close_reason)})" if link.close_reason else ""
+
+        self.remote_log.log(
+            logging.INFO,
+            unit.id,
+            "%s is gone, closed with %d%s",
+            named(unit),
+            link.close_code,
+            reason,
+        )
 
         def error(role: str, event: str) -> UnitClosedError:
             closed = UnitClosedError(

@@ -11,7 +11,7 @@ from typing import Final
 
 from ._text import quoted
 
-MAX_NAMED: Final = 5  # of key ids
+NAMED: Final = 5  # of key ids
 
 DOWNGRADE: Final = (
     "an older implementation in its place, or an attack; restart this process to accept it again"
@@ -66,6 +66,6 @@ def refused(ids: Iterable[str], tried: str | None, *, bound: bool) -> str:
 
 
 def _ids(ids: Iterable[str]) -> str:
-    known = tuple(islice(ids, MAX_NAMED + 1))
-    shown = ", ".join(quoted(each, 40) for each in known[:MAX_NAMED])
-    return (shown or "none") + (", ..." if len(known) > MAX_NAMED else "")
+    known = tuple(islice(ids, NAMED + 1))
+    shown = ", ".join(quoted(each, 40) for each in known[:NAMED])
+    return (shown or "none") + (", ..." if len(known) > NAMED else "")

@@ -26,7 +26,7 @@ def in_loop(main: Main) -> Callable[[], None]:
     def test() -> None:
         run(main())
 
-    del test.__wrapped__  # type: ignore[attr-defined]  # pytest would take it for the test
+    del test.__wrapped__  # pytest would take it for the test
     return test
 
 
@@ -81,7 +81,7 @@ def test_where_a_failure_was_lost(caplog: pytest.LogCaptureFixture) -> None:
         async with peers("lonely") as (peer,):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                peer.destination("orders").send("placed", 1)
+                peer.destination("orders").send("placed", 1)  # type: ignore[unused-coroutine]
             assert [each.filename for each in caught] == [__file__]
 
     main()
@@ -103,7 +103,7 @@ async def test_to_send_without_an_await_is_no_mistake_while_it_succeeds() -> Non
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for number in range(3):
-                destination.send("e", number)
+                destination.send("e", number)  # type: ignore[unused-coroutine]
             gc.collect()
         await eventually(lambda: seen == [0, 1, 2])
         assert client.stats()["drops"] == {}
@@ -157,7 +157,7 @@ async def test_a_middleware_that_is_not_async() -> None:
     async with pair(expose_errors=True) as (server, client):
         role = server.role("r")
         role.on_request("e")(lambda ctx: 1)
-        role.middleware(lambda ctx, call_next: 5)
+        role.middleware(lambda ctx, call_next: 5)  # type: ignore[type-var]
         with pytest.raises(roletalk.RemoteError, match="returned int, which cannot be awaited"):
             await (await ready(client)).request("e")
 
@@ -442,7 +442,8 @@ async def test_a_closed_peer() -> None:
             await peer.destination("r").send("e")
 
 
-def test_options_for_a_singleton_that_is_there() -> None:
+def test_options_for_a_singleton_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roletalk.peer._singleton", None)
     roletalk.singleton()
     with pytest.raises(RuntimeError, match=r"called with name, tags after the singleton was made"):
         roletalk.singleton(name="late", tags={})
