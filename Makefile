@@ -61,7 +61,7 @@ format: $(VENV)/.installed ## put Python files into shape
 	@$(PY) -m ruff format .
 
 types: build ## check types: mypy --strict, and each stub against its compiled module
-	@$(PY) -m mypy roletalk tools trials examples $(wildcard tests/typing)
+	@$(PY) -m mypy roletalk pytest_roletalk.py tools trials examples $(wildcard tests/typing)
 	@$(PY) -m mypy.stubtest --allowlist tools/stubtest.allowlist --ignore-unused-allowlist $(MODULES)
 
 docs: build $(VENV)/.docs ## build the documentation into build/docs

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import roletalk
+from roletalk.testing import VirtualTimeLoop
 from tools.sanitized import is_sanitized
 
 T = TypeVar("T")
@@ -69,6 +70,11 @@ def run(
         loop.close()
 
 
+def run_virtually(main: Coroutine[Any, Any, T], *, timeout: float = 1e6) -> T:
+    """As `run`, in virtual time: for peers on a mesh. `timeout` is in seconds of that."""
+    return run(main, new_loop=VirtualTimeLoop, timeout=timeout)
+
+
 async def eventually(
     condition: Callable[[], T], *, timeout: float = 10.0, what: str = "the condition"
 ) -> T:
@@ -101,7 +107,7 @@ async def peers(
 async def pair(
     *, keys: dict[str, str] | None = None, **options: Any
 ) -> AsyncIterator[tuple[roletalk.Peer, roletalk.Peer]]:
-    """A server and a client that is connected to it, over TCP on loopback."""
+    """A server and a client that is connected to it: over TCP on loopback, or on a test's mesh."""
     async with peers("server", "client", keys=keys, **options) as (server, client):
         listener = await server.listen("127.0.0.1", 0)
         await client.connect(listener.url)

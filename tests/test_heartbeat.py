@@ -12,7 +12,7 @@ import pytest
 
 import roletalk
 from roletalk.heartbeat import Heartbeat
-from tests.helpers import eventually, pair, peers, ready, run
+from tests.helpers import eventually, pair, peers, ready, run, run_virtually
 from tests.rawclient import (
     BINARY,
     PING,
@@ -100,17 +100,17 @@ def test_a_pong_is_life() -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("on_mesh")
 def test_idle_peers_keep_their_connection() -> None:
     async def main() -> None:
-        async with pair(**FAST) as (_, client):
+        async with pair() as (_, client):
             unit = client.units[0]
-            deadline = time.monotonic() + 1.5
-            await eventually(lambda: time.monotonic() > deadline)
+            await asyncio.sleep(600)
             assert unit.connected
             assert client.units == (unit,)
             assert client.stats()["reconnects"] == 0
 
-    run(main())
+    run_virtually(main())
 
 
 def test_the_bytes_of_one_big_message_are_life() -> None:
@@ -218,18 +218,16 @@ def test_a_blocked_loop_costs_no_connection() -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("on_mesh")
 def test_requests_go_on_between_pings() -> None:
     async def main() -> None:
         async with pair(heartbeat_interval=0.02, heartbeat_timeout=5.0) as (server, client):
             server.role("r").on_request("e")(lambda ctx: ctx.data)
             destination = await ready(client)
-            deadline = time.monotonic() + 0.5
-            count = 0
-            while time.monotonic() < deadline:
+            for count in range(100):
                 data = b"x" * (count % 7 * 10_000)
                 assert (await destination.request("e", data)).data == data
-                count += 1
                 await asyncio.sleep(count % 3 * 0.02)
             assert client.stats()["reconnects"] == 0
 
-    run(main())
+    run_virtually(main())

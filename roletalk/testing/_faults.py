@@ -25,7 +25,11 @@ class Nodes:
     """Some peers and hosts."""
 
     def __init__(self, nodes: Node | Iterable[Node]) -> None:
-        named = (nodes,) if isinstance(nodes, (Peer, str)) else tuple(nodes)
+        named: tuple[object, ...]
+        try:
+            named = (nodes,) if isinstance(nodes, (Peer, str)) else tuple(nodes)
+        except TypeError:
+            named = (nodes,)
         for node in named:
             if not isinstance(node, (Peer, str)):
                 raise TypeError(f"a peer or the name of a host, not {type(node).__name__}")

@@ -11,10 +11,11 @@ from typing import Any, Final
 from roletalk import Peer, Unit
 from roletalk.network import NETWORK
 
-from ._faults import Faults, Node, Nodes
-from ._network import LOCALHOST, Hub, Link, MemoryNetwork
+from ._faults import Faults, Node, Nodes, Place
+from ._network import LOCALHOST, LOCALHOST_ELSEWHERE, Hub, Link, MemoryNetwork, shown
 
 CAPACITY: Final = 256 * 1024  # bytes on their way, each way of a connection
+POLL: Final = 0.001  # s
 TURNS: Final = 20  # of the loop, until what was closed has to be gone
 
 
@@ -50,7 +51,8 @@ class Mesh:
     def peer(self, name: str = "", *, host: str = LOCALHOST, **options: Any) -> Peer:
         """A new peer on `host` of this mesh, made with `options` as by `roletalk.Peer`.
 
-        Loopback and wildcard addresses mean the peer's own host, to listen on and to dial.
+        Loopback and wildcard addresses mean the peer's own host, to listen on and to dial.  Peers on
+        other hosts find ``localhost`` as ``localhost.test``.
         """
         with self.installed(host):
             return Peer(name=name, **options)
@@ -80,27 +82,27 @@ class Mesh:
         `b` listens from then on, if it does not yet.  When this returns both have a unit of the
         other.  Raises what `Peer.connect` raises.
         """
-        self._check(a, b)
-        found = next((each for each in self._hub.listening.values() if each.place.peer is b), None)
-        if found is None:
-            host = next(each.place.host for each in self._networks if each.place.peer is b)
-            await b.listen(host, 0)
-            found = next(each for each in self._hub.listening.values() if each.place.peer is b)
+        place, there = self._place(a), self._place(b)
+        if not any(each.place is there for each in self._hub.listening.values()):
+            await b.listen(there.host, 0)
+        found = next(each for each in self._hub.listening.values() if each.place is there)
         if isinstance(found.name, str):
             url = f"ws+unix://{found.name}"
         else:
             host, port = found.addresses[0]
+            if there.host == LOCALHOST != place.host:
+                host = LOCALHOST_ELSEWHERE
             url = f"{'wss' if found.secure else 'ws'}://{host}:{port}"
         unit: Unit = await a.connect(url, **options)
         while b.unit(a.id) is None and unit.connected:  # noqa: ASYNC110  # no callback is left on b
-            await asyncio.sleep(0)
+            await asyncio.sleep(POLL)
         return unit
 
-    def _check(self, *peers: Peer) -> None:
-        own = self.peers
-        for peer in peers:
-            if not any(peer is each for each in own):
-                raise ValueError(f"{peer!r} is not on this mesh")
+    def _place(self, peer: Peer) -> Place:
+        for network in self._networks:
+            if network.place.peer is peer:
+                return network.place
+        raise ValueError(f"{peer!r} is not on this mesh")
 
     # -- faults
 
@@ -180,6 +182,8 @@ class Mesh:
             if any(wire.is_dead for wire in link.wires):
                 for end in link.ends:
                     end.cut()
+            for wire in link.wires:
+                wire.hurry()
         self._hub.wake()
         await asyncio.gather(*(peer.close() for peer in self.peers))
         for _ in range(TURNS):
@@ -190,7 +194,7 @@ class Mesh:
 
     def _left(self) -> list[str]:
         left = [f"{end!r}" for link in self._hub.links for end in link.ends if not end.is_lost]
-        left += [f"a listener on {name}" for name in self._hub.listening]
+        left += [f"a listener on {shown(name)}" for name in self._hub.listening]
         for peer in self.peers:
             tasks = peer._running_handlers() | peer._callback_tasks
             left += [f"{task!r} of peer {peer.name!r}" for task in tasks]

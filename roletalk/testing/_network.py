@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import ssl as ssl_module
 
 LOCALHOST: Final = "localhost"
+LOCALHOST_ELSEWHERE: Final = "localhost.test"  # what other hosts call it: theirs is another one
 FIRST_PORT: Final = 32768  # of those that are given out for port 0 and to who dials
 LOOPBACK: Final = "127.0.0.1"
 
@@ -40,7 +41,7 @@ class Listening:
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
-        return () if isinstance(self.name, str) else (_shown(self.name),)
+        return () if isinstance(self.name, str) else (_numbered(self.name),)
 
     def close(self) -> None:
         self.hub.listening.pop(self.name, None)
@@ -111,7 +112,7 @@ class Hub:
         self.bind()
         name = _canonical(name)
         if name in self.listening:
-            raise OSError(errno.EADDRINUSE, f"{name} is listened on already")
+            raise OSError(errno.EADDRINUSE, f"{shown(name)} is listened on already")
         listening = Listening(self, place, name, secure, protocol, copy_context())
         self.listening[name] = listening
         return listening
@@ -126,7 +127,7 @@ class Hub:
             await self._round_trip(place, listening.place)
             listening = self.listening.get(name)
         if listening is None:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {name}")
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {shown(name)}")
         if secure != listening.secure:
             raise ConnectionResetError(errno.ECONNRESET, "one end speaks TLS, the other does not")
         there = listening.place
@@ -182,7 +183,7 @@ class Hub:
     def _end_names(self, place: Place, name: Name) -> dict[str, Any]:
         if isinstance(name, str):
             return {"sockname": "", "peername": name}
-        return {"sockname": _shown((place.host, self.new_port())), "peername": _shown(name)}
+        return {"sockname": _numbered((place.host, self.new_port())), "peername": _numbered(name)}
 
 
 class MemoryNetwork:
@@ -221,13 +222,17 @@ class MemoryNetwork:
         host = host.lower().rstrip(".")
         if host in ("", LOCALHOST, "::", "::1", "0.0.0.0") or host.startswith("127."):
             return self.place.host
-        return host
+        return LOCALHOST if host == LOCALHOST_ELSEWHERE else host
 
 
 def _canonical(name: Name) -> Name:
     return os.path.abspath(name) if isinstance(name, str) else name
 
 
-def _shown(name: tuple[str, int]) -> tuple[str, int]:
+def shown(name: Name) -> str:
+    return name if isinstance(name, str) else f"{name[0]}:{name[1]}"
+
+
+def _numbered(name: tuple[str, int]) -> tuple[str, int]:
     host, port = name
     return (LOOPBACK if host == LOCALHOST else host), port
