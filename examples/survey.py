@@ -42,7 +42,8 @@ async def main() -> None:
         async for answer in sensors.survey("temperature", timeout=1.0):
             if isinstance(answer, roletalk.RoletalkError):
                 assert answer.unit is not None
-                print(f"  {answer.unit.name:<12} {type(answer).__name__}: {answer}")
+                why = answer.text if isinstance(answer, roletalk.RemoteError) else answer
+                print(f"  {answer.unit.name:<12} {type(answer).__name__}: {why}")
             else:
                 readings.append(answer.decode(float))
                 print(f"  {answer.unit.name:<12} {readings[-1]} °C")

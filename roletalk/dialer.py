@@ -222,7 +222,9 @@ class Dialer:
             # Not with its cause: what was answered stands in that unescaped.
             return ConnectError(
                 f"no WebSocket at {url}: {printable(str(cause))}",
-                hint="is it a roletalk peer? One that speaks TLS needs wss://",
+                hint="does its listener want a client certificate? Is it a roletalk peer?"
+                if self.address.secure
+                else "is it a roletalk peer? One that speaks TLS needs wss://",
             )
         error.__cause__ = cause
         return error
@@ -236,7 +238,10 @@ class Dialer:
         elif isinstance(cause, ConnectionRefusedError):
             said.append("nobody listens there: is the peer started, and the address right?")
         elif self.address.secure:
-            said.append("a peer without TLS needs ws://")
+            said.append(
+                "does its listener want a client certificate, or another version of TLS? A peer without"
+                " TLS needs ws://"
+            )
         if self.address.path is None and urlsplit(self.address.url).port is None:
             said.append(f"port {self.address.port}, as the URL names none")
         return "; ".join(said)

@@ -248,7 +248,7 @@ def test_clients_with_certificates(version: ssl.TLSVersion) -> None:
         ca.configure_trust(ours)
         async with peers("server", "client", keys={"k": "secret"}) as (server, client):
             listener = await server.listen(ssl=ours)
-            with pytest.raises(roletalk.ConnectError):
+            with pytest.raises(roletalk.ConnectError, match="client certificate"):
                 await client.connect(listener.url, ssl=theirs)
             ca.issue_cert("client.example").configure_cert(theirs)
             unit = await client.connect(listener.url, ssl=theirs)

@@ -194,12 +194,30 @@ def test_one_end_that_gave_up_is_heard_of_when_it_heals() -> None:
 
 def test_closing_a_mesh_ends_its_faults() -> None:
     async def main() -> None:
-        async with met() as (mesh, client, server, _):
-            mesh.partition(client, server)
-            mesh.drop(client, server)
+        async with met() as (mesh, client, server, r):
+            other = mesh.peer("other")
+            mesh.delay(client, server, 1)
+            await mesh.connect(other, server)
             mesh.delay(client, server, 1000)
+            await r.send("m", None)
+            mesh.partition(client, server)
+            mesh.drop(other, server)
             began = now()
         assert now() - began < 1
+
+    run(main())
+
+
+def test_a_slow_link_connects_both_ends() -> None:
+    async def main() -> None:
+        async with Mesh() as mesh:
+            a, b = mesh.peer(), mesh.peer()
+            mesh.delay(a, b, 0.5, one_way=True)
+            began = now()
+            await mesh.connect(a, b)
+            assert b.unit(a.id)
+            # Dialling, the upgrade, and what a says in the handshake.
+            assert now() - began == pytest.approx(1.5, abs=0.01)
 
     run(main())
 

@@ -15,6 +15,7 @@ from ._faults import Faults, Node, Nodes, Place
 from ._network import LOCALHOST, LOCALHOST_ELSEWHERE, Hub, Link, MemoryNetwork, shown
 
 CAPACITY: Final = 256 * 1024  # bytes on their way, each way of a connection
+POLL: Final = 0.001  # s
 TURNS: Final = 20  # of the loop, until what was closed has to be gone
 
 
@@ -94,7 +95,7 @@ class Mesh:
             url = f"{'wss' if found.secure else 'ws'}://{host}:{port}"
         unit: Unit = await a.connect(url, **options)
         while b.unit(a.id) is None and unit.connected:  # noqa: ASYNC110  # no callback is left on b
-            await asyncio.sleep(0)
+            await asyncio.sleep(POLL)
         return unit
 
     def _place(self, peer: Peer) -> Place:
@@ -181,6 +182,8 @@ class Mesh:
             if any(wire.is_dead for wire in link.wires):
                 for end in link.ends:
                     end.cut()
+            for wire in link.wires:
+                wire.hurry()
         self._hub.wake()
         await asyncio.gather(*(peer.close() for peer in self.peers))
         for _ in range(TURNS):

@@ -250,6 +250,8 @@ def environment() -> dict[str, str]:
         "PATH": os.pathsep.join(path),
         "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)])),
         "PYTHONUNBUFFERED": "1",
+        # For what is not installed no entry point speaks.
+        "PYTEST_PLUGINS": "pytest_roletalk",
     }
 
 
