@@ -51,7 +51,7 @@ class FixtureMesh(Mesh):
             loop.run_until_complete(self._guard.aclose())
         if self._failure is not None:
             raise self._failure
-        if loop is not None and not self._is_closed:
+        if loop is not None and loop.is_closed() and not self._is_closed:
             raise AssertionError("the loop of the mesh was closed before its peers were")
 
 
