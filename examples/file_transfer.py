@@ -8,7 +8,7 @@ error.
 Look at `receive`, which writes to a temporary name and renames it at the end of the stream, not
 before; and at the second transfer, which breaks off in the middle and leaves nothing behind.
 
-Run it with ``python file_transfer.py [FILE]``; without a file it makes one of 32 MB.
+Run it with ``python file_transfer.py [FILE]``; without a file it makes one of 33 MB.
 """
 
 import argparse
@@ -38,6 +38,7 @@ def serve_store(peer: roletalk.Peer, folder: Path) -> None:
         name = Path(ctx.data["name"]).name  # a name and no path: it comes from elsewhere
         part = folder / f"{name}.part"
         checksum = 0
+        checksums.pop(name, None)  # that of an earlier transfer
         try:
             with part.open("wb") as file:
                 async with ctx.accept() as stream:

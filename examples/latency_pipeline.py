@@ -49,8 +49,8 @@ class Latencies:
                 self._hdr.record_value(ns)
             return [self._hdr.get_value_at_percentile(each) / 1e3 for each in wanted]
         ordered = sorted(self._all)
-        last = len(ordered) - 1
-        return [ordered[min(math.ceil(each / 100 * len(ordered)), last)] / 1e3 for each in wanted]
+        ranks = [math.ceil(each / 100 * len(ordered)) for each in wanted]
+        return [ordered[max(rank, 1) - 1] / 1e3 for rank in ranks]
 
     def show(self, title: str) -> None:
         p50, p99, p999, most = self.percentiles(50, 99, 99.9, 100)

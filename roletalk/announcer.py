@@ -109,7 +109,7 @@ class RoleChanges:
             self._ends, self._count = now + 1.0, 0
         self._count += 1
         if self._count <= ROLE_CHANGES:
-            self._peer._roles_changed(self._unit, roles)
+            self._peer._units.roles_changed(self._unit, roles)
             return
         self._last = roles
         if self._timer is None:

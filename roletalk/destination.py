@@ -111,7 +111,7 @@ class Destination(DestinationCore):
 
     async def _room(self, link: Link, deadline: float, event: str) -> None:
         """Wait until `link` is below its high-water mark; `deadline` is on the monotonic clock."""
-        waiting = self.peer._wait_for_room(link)
+        waiting = self.peer._room.wait(link)
         try:
             left = None if deadline == float("inf") else deadline - clock()
             await within(waiting, left)

@@ -422,7 +422,7 @@ class Admission:
         assert self._handshake is not None
         result = self._handshake.result
         self._finish_entering()
-        unit = self._peer._take_in(self, result)
+        unit = self._peer._units.take_in(self, result)
         if unit is None:
             return
         if result.rt2:
@@ -431,7 +431,7 @@ class Admission:
                 SPOKE_RT2.add(("place", self.dialer.address.place))
         self.unit = unit
         self.result.set_result(unit)
-        self._peer._welcome(
+        self._peer._units.welcome(
             self,
             unit,
             roles_changed=result.roles_withheld
@@ -440,14 +440,14 @@ class Admission:
 
     def roles(self, link: Link, text: bytes) -> None:
         assert self.unit is not None
-        self._peer._roles_received(self.unit, text)
+        self._peer._units.roles_received(self.unit, text)
 
     def acquaint(self, link: Link, text: bytes) -> None:
         assert self.unit is not None
         self._peer._acquaintances.received(self.unit, text)
 
     def writable(self, link: Link) -> None:
-        self._peer._room_is_there(link)
+        self._peer._room.is_there(link)
 
     def lost(self, link: Link) -> None:
         """The link is closed, before or after it became a unit's."""
@@ -467,7 +467,7 @@ class Admission:
                 )
             self.fail(error)
         if self.unit is not None:
-            self._peer._link_lost(self, self.unit)
+            self._peer._units.link_lost(self, self.unit)
         # Both refer back to this one.
         link.owner = self._handshake = None
 

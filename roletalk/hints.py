@@ -23,7 +23,7 @@ def why_nobody(peer: Peer, role: str) -> Callable[[], str]:
     A program may run into the same lack thousands of times a second, and look at none of the errors.
     """
     closing, serves_it, count = peer.closing, peer.serves(role), len(peer._units)
-    roles = tuple(unit.roles for unit in islice(peer._units.values(), LOOKED_AT))
+    roles = tuple(unit.roles for unit in islice(peer._units, LOOKED_AT))
     failing = tuple(dialer.failure for dialer in islice(peer._dialers, LOOKED_AT))
     is_alone = not (peer._units or peer._dialers or peer._listeners)
 

@@ -10,7 +10,6 @@ import ssl as ssl_module
 import sys
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import MappingProxyType, TracebackType
@@ -18,16 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from ._inbound import FrameLimits
 from ._peer import PeerCore, clock
-from ._session import Link
-from ._text import named, printable, quoted
-from ._wire import CloseCode
+from ._text import quoted
 from .acquaintance import Acquaintances
 from .address import Address
 from .announcer import Announcer
 from .callbacks import Callbacks, Opening, within
 from .destination import Destination
 from .dialer import Dialer
-from .errors import AuthError, ConnectError, RoletalkError, UnitClosedError
+from .errors import ConnectError, RoletalkError
 from .gate import Admission
 from .heartbeat import Heartbeat
 from .keys import KeyRing
@@ -37,13 +34,15 @@ from .middleware import Middleware, TakesMiddleware
 from .network import NETWORK, Network
 from .remote_log import RemoteLog
 from .role import Role
+from .room import Room
 from .shutdown import Shutdown
 from .signals import asked
 from .stats import Stats
 from .unit import Unit
+from .units import Units
 
 if TYPE_CHECKING:
-    from .auth import HandshakeResult
+    pass
 
 __all__ = ["Peer", "singleton"]
 
@@ -52,7 +51,6 @@ UnitCallback = TypeVar("UnitCallback", bound=Callable[[Unit], object])
 RoleCallback = TypeVar("RoleCallback", bound=Callable[[Role], object])
 
 PROTOCOL_VERSION: Final = "2.0.0"
-MAX_LINKS_PER_UNIT: Final = 64
 MAX_TAGS: Final = 256
 
 
@@ -172,26 +170,20 @@ class Peer(PeerCore, TakesMiddleware):
         for tag, value in (tags or {}).items():
             self.set_tag(tag, value)
         self._keys = KeyRing()
-        self._max_units = max_units
         self._roles: dict[str, Role] = {}
         self._destinations: dict[str, Destination] = {}
-        self._units: dict[str, Unit] = {}
-        # Units that are gone: handlers that still run for one keep it alive.
-        self._gone_units: weakref.WeakSet[Unit] = weakref.WeakSet()
+        self._units = Units(self, max_units)
         self._network: Network = NETWORK.get()(self)
         self._listeners: set[Listener] = set()
         self._dialers: set[Dialer] = set()
         self._middlewares: list[Middleware] = []
         self._callback_tasks: set[asyncio.Task[Any]] = set()
-        self._unit_callbacks: Callbacks[Unit] = Callbacks(self, "Peer.on_unit", "unit")
         self._role_callbacks: Callbacks[Role] = Callbacks(self, "Peer.on_role", "role")
         self._acquaintances = Acquaintances(self, acquaint_filter)
         self._lobby = Lobby(clock)
-        # In the order in which they came.
-        self._room_waiters: dict[Link, dict[asyncio.Future[None], None]] = {}
+        self._room = Room(self)
         self._announcer = Announcer(self)
         self._started = time.monotonic()
-        self._reconnects = 0
         self._handshake_failures = 0
         self._heartbeat = Heartbeat(self, heartbeat_interval, heartbeat_timeout)
         self._shutdown = Shutdown(self)
@@ -251,7 +243,7 @@ class Peer(PeerCore, TakesMiddleware):
     @property
     def units(self) -> tuple[Unit, ...]:
         """The connected units, in the order in which they came."""
-        return tuple(self._units.values())
+        return tuple(self._units)
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -281,7 +273,7 @@ class Peer(PeerCore, TakesMiddleware):
         destination = self._destinations.get(name)
         if destination is None:
             destination = self._destinations[name] = Destination(self, name)
-            for unit in self._units.values():
+            for unit in self._units:
                 if name in unit.roles:
                     destination._add(unit)
         return destination
@@ -292,7 +284,7 @@ class Peer(PeerCore, TakesMiddleware):
 
     def on_unit(self, function: UnitCallback) -> UnitCallback:
         """Decorate a callback, called with each unit that comes."""
-        return self._unit_callbacks.add(function)
+        return self._units.callbacks.add(function)
 
     def on_role(self, function: RoleCallback) -> RoleCallback:
         """Decorate a callback, called with each role that is made on this peer."""
@@ -314,30 +306,26 @@ class Peer(PeerCore, TakesMiddleware):
         `max_received_bytes` bounds, ``log_lines_left_out`` what `max_log_lines` held back.
         """
         counted = self.counted()
-        links = [link for unit in self._units.values() for link in unit.connections]
+        links = [link for unit in self._units for link in unit.connections]
         counted["bytes_sent"] += sum(link.bytes_sent for link in links)
         counted["bytes_received"] += sum(link.bytes_received for link in links)
         return {
             **counted,
             "drops": dict(self.drops),
-            "reconnects": self._reconnects,
+            "reconnects": self._units.reconnects,
             "handshake_failures": self._handshake_failures,
             "loop_lag": self._heartbeat.lag,
             "loop_lag_max": self._heartbeat.max_lag,
             "units": len(self._units),
             "connections": len(links),
             "unsent_bytes": sum(link.unsent_bytes for link in links),
-            "pending_requests": sum(unit.calls.used for unit in self._units.values()),
-            "running_handlers": len(self._running_handlers()),
-            "streams": sum(unit.streams.open for unit in self._units.values()),
+            "pending_requests": sum(unit.calls.used for unit in self._units),
+            "running_handlers": len(self._units.running_handlers()),
+            "streams": sum(unit.streams.open for unit in self._units),
             "handshakes": len(self._lobby),
             "received_bytes_kept": self.account.kept,
             "log_lines_left_out": self.remote_log.left_out,
         }
-
-    def _running_handlers(self) -> set[asyncio.Task[Any]]:
-        """The tasks of the handlers that run, those for units that are gone too."""
-        return {task for unit in (*self.units, *self._gone_units) for task in unit.tasks}
 
     # -- connecting
 
@@ -453,113 +441,7 @@ class Peer(PeerCore, TakesMiddleware):
                 logging.INFO, admission.whom, "a connection was turned away: %s", error
             )
 
-    # -- units come and go
-
-    def _take_in(self, admission: Admission, result: HandshakeResult) -> Unit | None:
-        """The unit that an authenticated connection belongs to; None when it is refused."""
-        link = admission.link
-        unit = self._units.get(result.peer.id)
-        refusal = hint = ""
-        if self.closing:
-            refusal = "this peer is closing"
-        elif unit is None:
-            if len(self._units) >= self._max_units:
-                refusal, hint = "too many units", "Peer(max_units=...) of this one allows more"
-            else:
-                unit = Unit(self, result.peer, result.key_id, result.features)
-        elif unit.key_id != result.key_id:
-            refusal = "another key than the first connection of this unit proved"
-            hint = "its first connection has to go before, if its keys were changed"
-        elif len(unit.connections) >= MAX_LINKS_PER_UNIT:
-            refusal = "too many connections of one unit"
-            hint = "does it connect again and again to the same peer?"
-        if refusal or unit is None:
-            admission.fail(AuthError(admission.about(refusal), hint=hint))
-            link.close(CloseCode.AUTH_REJECTED, refusal)
-            return None
-        link.admit(unit)
-        return unit
-
-    def _welcome(self, admission: Admission, unit: Unit, *, roles_changed: bool) -> None:
-        if admission.dialer is not None:
-            # Whom we dialled is what acquaintance tells of.
-            unit._dialers.add(admission.dialer)
-            self._acquaintances.dialled(unit)
-            if admission.dialer.first.done():
-                self._reconnects += 1
-        is_new = unit.id not in self._units
-        if is_new:
-            self._units[unit.id] = unit
-            way = "dialled at" if admission.dialer is not None else "come from"
-            self.remote_log.log(
-                logging.INFO, unit.id, "%s is connected, %s %s", named(unit), way, admission.whom
-            )
-            self._serve(unit, frozenset(), unit.roles)
-        if roles_changed:
-            self._announcer.tell(unit)
-        if is_new:
-            self._acquaintances.introduce(unit)
-            self._unit_callbacks(unit)
-
-    def _link_lost(self, admission: Admission, unit: Unit) -> None:
-        link = admission.link
-        for waiter in tuple(self._room_waiters.pop(link, ())):
-            if not waiter.done():
-                waiter.set_result(None)
-        left = unit.forget_link(link)
-        if admission.dialer is not None:
-            admission.dialer.lost()
-        if left:
-            self._announcer.tell_again(unit)
-            return
-        if self._units.get(unit.id) is unit:
-            del self._units[unit.id]
-        unit._role_changes.stop()
-        if unit.tasks:
-            self._gone_units.add(unit)
-        self._acquaintances.lost(unit)
-        self._serve(unit, unit.roles, frozenset())
-
-        reason = f" ({printable(link.close_reason)})" if link.close_reason else ""
-
-        self.remote_log.log(
-            logging.INFO,
-            unit.id,
-            "%s is gone, closed with %d%s",
-            named(unit),
-            link.close_code,
-            reason,
-        )
-
-        def error(role: str, event: str) -> UnitClosedError:
-            closed = UnitClosedError(
-                f"{named(unit)} went away before it answered {event!r} of role {role!r}, closed with"
-                f" {link.close_code}{reason}",
-                hint="it may have been executed",
-            )
-            closed.unit, closed.role, closed.event = unit, role, event
-            return closed
-
-        unit.calls.fail_all(error)
-        self.keep_pending(unit.calls)
-        unit._lost.set()
-        unit._close_callbacks(unit)
-
-    def _serve(self, unit: Unit, old: frozenset[str], new: frozenset[str]) -> None:
-        """Tell the destinations concerned that `unit` serves `new` in place of `old`."""
-        changed = old ^ new
-        if len(changed) > len(self._destinations):
-            concerned = [name for name in self._destinations if name in changed]
-        else:
-            concerned = [name for name in changed if name in self._destinations]
-        for name in concerned:
-            destination = self._destinations[name]
-            if name in new:
-                destination._add(unit)
-            else:
-                destination._remove(unit)
-
-    # -- what is told of this peer, and what the units tell of themselves
+    # -- what is told of this peer
 
     def _describe(self) -> dict[str, Any]:
         """The peer data of docs/protocol.md, section 4."""
@@ -586,34 +468,6 @@ class Peer(PeerCore, TakesMiddleware):
     def active_roles(self) -> list[str]:
         """The names that the units are told of."""
         return [] if self.closing else [role.name for role in self._roles.values() if role.active]
-
-    def _roles_received(self, unit: Unit, text: bytes) -> None:
-        roles = Announcer.heard(unit, text)
-        if roles is not None:
-            unit._role_changes.take(roles)
-
-    def _roles_changed(self, unit: Unit, roles: frozenset[str]) -> None:
-        old, unit.roles = unit.roles, roles
-        self._serve(unit, old, roles)
-
-    # -- waiting for room
-
-    def _wait_for_room(self, link: Link) -> asyncio.Future[None]:
-        """A future that is done when `link` has room, or is gone."""
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        if link.has_room_now or not link.is_open:
-            waiter.set_result(None)
-        else:
-            waiters = self._room_waiters.setdefault(link, {})
-            waiters[waiter] = None
-            waiter.add_done_callback(lambda done: waiters.pop(done, None))
-            link.wait_for_room()
-        return waiter
-
-    def _room_is_there(self, link: Link) -> None:
-        for waiter in tuple(self._room_waiters.pop(link, ())):
-            if not waiter.done():
-                waiter.set_result(None)
 
     # -- the end
 

@@ -103,7 +103,7 @@ class Shutdown:
                 role.is_active = False
 
     async def _handlers_done(self, deadline: float | None) -> None:
-        await self._done(self._peer._running_handlers(), deadline)
+        await self._done(self._peer._units.running_handlers(), deadline)
 
     async def _streams_done(self, deadline: float | None) -> None:
         """Some streams never end by themselves: they do not hold up the closing of their peer."""

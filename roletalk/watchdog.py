@@ -126,7 +126,7 @@ def _functions(peer: Peer) -> Iterator[tuple[Callable[..., object], str]]:
             yield middleware.function, f"middleware {_name(middleware.function)}"
         for handler in role.handlers:
             yield handler.function, f"handler {_name(handler.function)} of role {role.name!r}"
-    lists: list[Callbacks[Any]] = [peer._unit_callbacks, peer._role_callbacks]
+    lists: list[Callbacks[Any]] = [peer._units.callbacks, peer._role_callbacks]
     lists += [unit._close_callbacks for unit in peer.units]
     lists += [role._status_callbacks for role in peer.roles]
     for destination in peer.destinations:

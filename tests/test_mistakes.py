@@ -341,7 +341,7 @@ async def test_a_timeout_says_whose_it_is() -> None:
             await destination.request("e", timeout=0.01)
         error = caught.value
         assert (error.unit, error.role, error.event) == (client.units[0], "r", "e")
-        for task in server._running_handlers():
+        for task in server._units.running_handlers():
             task.cancel()
 
 

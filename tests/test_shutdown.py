@@ -69,6 +69,7 @@ class FakePeer:
         self._lobby = _Noting(self.log, "lobby")
         self._heartbeat = _Noting(self.log, "heartbeat")
         self._callback_tasks: set[asyncio.Task[Any]] = set()
+        self._units = _Units(self.units)
 
     def fail_pending(self, tables: object, make_error: Any) -> None:
         error = make_error("r", "e")
@@ -76,11 +77,16 @@ class FakePeer:
         assert "'e' of role 'r'" in str(error)
         self.log.append("pending")
 
-    def _running_handlers(self) -> set[asyncio.Task[Any]]:
-        return {task for unit in self.units for task in unit.tasks}
-
     def stop_sweeping(self) -> None:
         self.log.append("sweep")
+
+
+class _Units:
+    def __init__(self, units: tuple[FakeUnit, ...]) -> None:
+        self._units = units
+
+    def running_handlers(self) -> set[asyncio.Task[Any]]:
+        return {task for unit in self._units for task in unit.tasks}
 
 
 class _Role:

@@ -196,7 +196,7 @@ class Mesh:
         left = [f"{end!r}" for link in self._hub.links for end in link.ends if not end.is_lost]
         left += [f"a listener on {shown(name)}" for name in self._hub.listening]
         for peer in self.peers:
-            tasks = peer._running_handlers() | peer._callback_tasks
+            tasks = peer._units.running_handlers() | peer._callback_tasks
             left += [f"{task!r} of peer {peer.name!r}" for task in tasks]
         return left
 

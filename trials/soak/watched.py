@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from roletalk import Peer, Unit
+from roletalk.units import Units
 
 if TYPE_CHECKING:
     from roletalk.gate import Admission
@@ -15,14 +16,25 @@ if TYPE_CHECKING:
 _REMEMBERED: Final = 1024  # losses
 
 
-class WatchedPeer(Peer):
+class _WatchedUnits(Units):
     """Units tell of their last connection only, and the soak wants to know of each one."""
 
+    def __init__(self, units: Units, lost: Callable[[Admission, Unit], None]) -> None:
+        super().__init__(units._peer, units._most)
+        self._lost = lost
+
+    def link_lost(self, admission: Admission, unit: Unit) -> None:
+        self._lost(admission, unit)
+        super().link_lost(admission, unit)
+
+
+class WatchedPeer(Peer):
     def __init__(self, told: Callable[[dict[str, Any]], None], **options: Any) -> None:
         # Handlers fail on purpose here, and each line has to be looked at.
         super().__init__(max_log_lines=1_000_000, max_log_lines_in_all=1_000_000, **options)
         self._told = told
         self._losses: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED)
+        self._units = _WatchedUnits(self._units, self._link_lost)
 
     def _link_lost(self, admission: Admission, unit: Unit) -> None:
         link = admission.link
@@ -40,7 +52,6 @@ class WatchedPeer(Peer):
                 "how": f"{how}, by {by}",
             }
         )
-        super()._link_lost(admission, unit)
 
     def lost_since(self, at: float, unit: str | None = None) -> bool:
         """Whether a connection was lost since then (monotonic clock), one to that unit if named."""
