@@ -21,6 +21,7 @@ INCLUDED: Final = {
     "CHANGELOG.md": "project/changelog.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "SECURITY.md": "project/reporting.md",
+    "examples/README.md": "examples.md",
 }
 INCLUDE: Final = re.compile(r"^```\{include\} (\S+\.md)\n```$", re.MULTILINE)
 # What only the tests read.
