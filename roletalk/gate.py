@@ -227,7 +227,7 @@ class Gate(asyncio.Protocol):
         if self._is_turned_away:
             return
         if not self._head and data[:2] in TLS_RECORDS:
-            self.saw_tls = True
+            self.saw_tls: bool = True
             if not self._is_client:
                 # Not left waiting for the end of a request: a TLS client takes that for what it is.
                 self._is_turned_away = True

@@ -39,7 +39,7 @@ class Units:
         # Units that are gone: handlers that still run for one keep it alive.
         self._gone: weakref.WeakSet[Unit] = weakref.WeakSet()
         self.callbacks: Callbacks[Unit] = Callbacks(peer, "Peer.on_unit", "unit")
-        self.reconnects = 0
+        self.reconnects: int = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
