@@ -4,8 +4,8 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PYTEST_ARGS ?=
-# Processes that share the tests out; 0 runs them in one, as a debugger wants it.
-PYTEST_JOBS ?= auto
+# Processes that share the tests out, many of which wait; 0 runs them in one, as a debugger wants it.
+PYTEST_JOBS ?= 4
 DEBUG_PYTEST_ARGS ?= -m "not slow"
 BENCH_ARGS ?=
 # Of the trials.
@@ -21,7 +21,7 @@ GUARD_PYTHONS ?=
 DEBUG_LIB := build/debug/lib
 TYPES_LIB := build/types/lib
 MODULES := $(patsubst roletalk/%.pyx,roletalk.%,$(sort $(wildcard roletalk/*.pyx)))
-PYTEST := -m pytest --timeout=300 -n $(PYTEST_JOBS) --maxprocesses=4 --dist=worksteal
+PYTEST := -m pytest --timeout=300 -n $(PYTEST_JOBS) --dist=worksteal
 # With the first variable it asks nobody whether there is a newer one.
 PYRIGHT = PYRIGHT_PYTHON_IGNORE_WARNINGS=1 PYTHONPATH="$(CURDIR)/$(TYPES_LIB)" \
     $(abspath $(PY)) -m pyright --pythonpath $(abspath $(PY))
