@@ -87,7 +87,9 @@ class Unit(UnitCore):
         Returns when the last one is gone; requests pending on it fail with `UnitClosedError`.
         """
         self.peer.bind()
-        for dialer in tuple(self._dialers):
+        # Those too that dial it again, and have it in mind as it was before.
+        lost = (each for each in self.peer._dialers if each.unit and each.unit.id == self.id)
+        for dialer in {*self._dialers, *lost}:
             dialer.stop()
         for link in self.connections:
             link.close(CloseCode.MANUAL, "closed on purpose")

@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import roletalk
-from tests.helpers import eventually, peers, ready, run
+from roletalk.testing import Mesh
+from tests.helpers import eventually, ready, run_virtually
 
 DELAY = 0.02  # s, each way
 MIB = 1 << 20
-
-
-@asynccontextmanager
-async def far(port: int) -> AsyncIterator[str]:
-    """The URL of a relay to `port` that delivers everything `DELAY` later, and nothing slower."""
-    loop = asyncio.get_running_loop()
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(MIB):
-            loop.call_later(DELAY, writer.write, data)
-        loop.call_later(DELAY, writer.close)
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to = await asyncio.open_connection("127.0.0.1", port)
-        tasks.add(asyncio.create_task(carry(reader, to[1])))
-        tasks.add(asyncio.create_task(carry(to[0], writer)))
-
-    server = await asyncio.start_server(relay, "127.0.0.1", 0, limit=4 * MIB)
-    try:
-        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        await asyncio.gather(*tasks)
-        await asyncio.sleep(2 * DELAY)
 
 
 def spare(peer: roletalk.Peer) -> int:
@@ -48,7 +20,9 @@ def uploads(stream_window: int) -> list[int]:
     seen: list[int] = []
 
     async def main() -> None:
-        async with peers("server", "client", stream_window=stream_window) as (server, client):
+        async with Mesh() as mesh:
+            server, client = (mesh.peer(name, stream_window=stream_window) for name in ("s", "c"))
+            mesh.delay(server, client, DELAY)
 
             @server.role("r").on_readable("up")
             async def up(ctx: roletalk.ReadableContext) -> None:
@@ -56,17 +30,15 @@ def uploads(stream_window: int) -> list[int]:
                     while await stream.read(MIB):
                         seen.append(spare(server))
 
-            listener = await server.listen("127.0.0.1", 0)
-            async with far(listener.port) as url, client.connect(url):
-                destination = await ready(client)
-                await eventually(lambda: server.units)
-                seen.append(spare(server))
-                async with destination.writable("up") as stream:
-                    await stream.write(bytes(12 * MIB))
-                await eventually(lambda: server.stats()["streams"] == 0)
-                seen.append(spare(server))
+            await mesh.connect(client, server)
+            destination = await ready(client)
+            seen.append(spare(server))
+            async with destination.writable("up") as stream:
+                await stream.write(bytes(12 * MIB))
+            await eventually(lambda: server.stats()["streams"] == 0)
+            seen.append(spare(server))
 
-    run(main())
+    run_virtually(main())
     return seen
 
 

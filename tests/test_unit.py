@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import roletalk
-from tests.helpers import eventually, pair, peers, ready, run
+from roletalk.testing import Mesh
+from tests.helpers import eventually, pair, peers, ready, run, run_virtually
 from tests.rawclient import ROLES, Connection, authenticate, dial, peer_data
 
 
@@ -339,3 +340,23 @@ def test_the_key_that_a_unit_proved() -> None:
             assert (await client.connect((await server.listen()).url)).key_id is None
 
     run(main())
+
+
+def test_closing_ends_the_dialling_that_has_not_found_it_again() -> None:
+    async def main() -> None:
+        async with Mesh() as mesh:
+            server, client = mesh.peer("server"), mesh.peer("client")
+            for host in ("one.test", "other.test"):
+                await server.listen(host, 9000)
+                await client.connect(f"ws://{host}:9000")
+            (unit,) = client.units
+            mesh.partition(client, "other.test")
+            await server.units[0].close()
+            await eventually(lambda: client.units and client.units[0] is not unit)
+            assert len(client.units[0].connections) == 1
+            await client.units[0].close()
+            mesh.heal()
+            await asyncio.sleep(120)
+            assert not client.units
+
+    run_virtually(main())

@@ -41,7 +41,9 @@ def documented(tree: ast.Module, classes: dict[str, type]) -> Iterator[tuple[Doc
                 continue
             # A setter has no documentation of its own.
             if not any(isinstance(each, ast.Attribute) for each in member.decorator_list):
-                yield member, _cleaned(getattr(members.get(member.name), "__doc__", None))
+                # What is inherited is explained where it comes from.
+                doc = members[member.name].__doc__ if member.name in members else None
+                yield member, _cleaned(doc)
         yield node, _cleaned(members.get("__doc__"))
 
 
