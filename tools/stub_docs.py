@@ -16,6 +16,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "roletalk"
 INDENT = "    "
 
 Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+# How what the interpreter says of slots begins.
+SLOTS = ("Called when the instance", "Implement ", "Initialize self")
 
 
 def compiled_classes() -> dict[str, dict[str, type]]:
@@ -48,8 +50,7 @@ def documented(tree: ast.Module, classes: dict[str, type]) -> Iterator[tuple[Doc
 
 
 def _cleaned(doc: object) -> str:
-    # What a slot of the type object says is the interpreter's, not ours.
-    is_ours = isinstance(doc, str) and not doc.startswith(("Initialize self", "Implement "))
+    is_ours = isinstance(doc, str) and not doc.startswith(SLOTS)
     return inspect.cleandoc(doc) if is_ours and isinstance(doc, str) else ""
 
 
