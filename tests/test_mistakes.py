@@ -8,10 +8,13 @@ import gc
 import logging
 import multiprocessing
 import os
+import sys
 import threading
+import types
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -215,13 +218,39 @@ def test_a_handler_with_the_wrong_signature(kind: str, function: Any, text: str)
     assert role.handlers == ()
 
 
+class Collected:
+    """What a decorator that is a class makes of a function."""
+
+    def __init__(self, func: Callable[[Any], AsyncIterator[int]]) -> None:
+        self.func = func
+
+    async def __call__(self, ctx: Any) -> list[int]:
+        return [each async for each in self.func(ctx)]
+
+
+@types.coroutine
+def awaitable_generator(ctx: Any) -> Iterator[None]:
+    yield
+
+
 @pytest.mark.parametrize(
     "function",
-    [with_default, anything, wrapper, Service().hello, Service(), functools.partial(two, 1), print],
+    [
+        *(with_default, anything, wrapper, Service().hello, Service(), functools.partial(two, 1)),
+        *(print, Collected(async_generator), awaitable_generator),
+        *(Mock(), AsyncMock(), Mock(spec=no_arguments), functools.partial(Mock(), 1)),
+    ],
 )
 def test_whatever_can_be_called_with_a_context_is_a_handler(function: Any) -> None:
     role = roletalk.Peer().role("r")
     assert role.on_request("e")(function) is function
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations were evaluated before")
+def test_annotations_of_handlers_are_not_evaluated() -> None:
+    names: dict[str, Any] = {}
+    exec(compile("def handler(ctx: Unknown): ...", "a_module.py", "exec", dont_inherit=True), names)
+    roletalk.Peer().role("r").on_message("e")(names["handler"])
 
 
 def test_middlewares_callbacks_and_filters_with_the_wrong_signature() -> None:
