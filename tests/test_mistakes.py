@@ -8,6 +8,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 import types
@@ -336,6 +337,29 @@ async def test_nobody_while_a_dial_fails() -> None:
         dialling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dialling
+
+
+@in_loop
+async def test_errors_go_to_other_processes() -> None:
+    async with pair() as (server, client):
+        server.role("r").on_request("e")(lambda ctx: 1 / 0)
+        await ready(client)
+        for role in ("r", "nobody's"):
+            with pytest.raises(roletalk.RoletalkError) as caught:
+                await client.destination(role).request("e")
+            error = caught.value
+            copied = pickle.loads(pickle.dumps(error))
+            assert (type(copied), copied.role, copied.event) == (type(error), role, "e")
+            assert copied.args == error.args
+        assert str(copied) == str(error)
+
+
+def test_an_error_of_a_program_that_makes_it_in_its_own_way() -> None:
+    class OwnError(roletalk.RoletalkError):
+        def __init__(self, code: int) -> None:
+            self.code = code
+
+    assert str(OwnError(5)) == "5"
 
 
 @in_loop
