@@ -320,6 +320,9 @@ async def test_why_there_is_nobody() -> None:
             "no connected unit serves role 'nothing like it' (1 unit connected, with roles"
             " 'greeter', 'role 0', 'role 1', 'role 10', 'role 11' and 16 more)"
         )
+        server.role("long" * 20)
+        await ready(client, "long" * 20)
+        assert "did you mean" not in await why(client, "long" * 20 + "er")
         with pytest.raises(roletalk.NoUnitsError, match=r"unit 'server' \(.*its roles: 'greeter'"):
             await client.destination("other").send("e", unit=client.units[0])
 
