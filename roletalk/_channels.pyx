@@ -19,7 +19,7 @@ from ._frame cimport OPEN
 from ._wire cimport CORRELATION_BITS, FLAG_ERROR, FLAG_QUOTA, MSG_STREAM_DATA
 
 from ._text import named, printable
-from .errors import Reject, StreamError
+from .errors import Reject, RoletalkError, StreamError
 
 # Go's own channel numbers, which our ends have to take over, are small and count up.
 cdef uint64_t FIRST_BESIDE_GO = 1 << 30
@@ -377,6 +377,8 @@ cdef str abort_text(object error, bint expose):
 
 cdef str exposed(object error):
     try:
-        return f"{type(error).__name__}: {error}"
+        # Hints are for who runs this peer: they name its keys, its other units and whom it dials.
+        text = error.what if isinstance(error, RoletalkError) else error
+        return f"{type(error).__name__}: {text}"
     except Exception:
         return type(error).__name__

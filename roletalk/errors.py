@@ -21,7 +21,7 @@ Whose fault it is stands in the type: `ProtocolError`, `RemoteError` and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._text import ERROR_CHARS, SHOWN_CHARS, named, printable, quoted
 
@@ -58,6 +58,7 @@ class RoletalkError(Exception):
     unit: Unit | None = None
     role: str | None = None
     event: str | None = None
+    _hint: str | Callable[[], str] = ""
 
     def __init__(self, text: object = "", *, hint: str | Callable[[], str] = "") -> None:
         super().__init__(printable(str(text), ERROR_CHARS))
@@ -79,6 +80,10 @@ class RoletalkError(Exception):
     def what(self) -> str:
         """What happened, without the hint."""
         return super().__str__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The unit stays in its process, and a hint goes to another one in words only.
+        return type(self), self.args, {**self.__dict__, "unit": None, "_hint": self.hint}
 
 
 class ConnectError(RoletalkError, ConnectionError):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT: Final = 64  # units, roles of them, and dials
 NAMED: Final = 5  # of roles, or of dials that fail
+LIKENED: Final = 64  # characters of a role that others are compared with: longer ones take too long
 DIAL_CHARS: Final = 300  # of what a dial failed with
 
 
@@ -35,7 +36,7 @@ def why_nobody(peer: Peer, role: str) -> Callable[[], str]:
         elif count:
             served = tuple(islice(_distinct(roles), LOOKED_AT))
             said = [f"{count} unit{'' if count == 1 else 's'} connected, with {_named(served)}"]
-            near = difflib.get_close_matches(role, served, n=1)
+            near = difflib.get_close_matches(role, served, n=1) if len(role) <= LIKENED else []
             if near:
                 said.append(f"did you mean {quoted(near[0])}?")
         else:

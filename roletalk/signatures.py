@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
 from collections.abc import Callable
+from types import CodeType
 from typing import Any, Final
 
 from ._text import quoted
@@ -22,9 +25,12 @@ def check(
     """
     if not callable(function):
         raise TypeError(f"{what} is a function, not {type(function).__name__}")
-    is_plain = inspect.isroutine(function) or isinstance(function, type)
-    runs = function if is_plain else getattr(function, "func", type(function).__call__)
-    if inspect.isgeneratorfunction(runs) or inspect.isasyncgenfunction(runs):
+    runs = function
+    if isinstance(function, functools.partial):
+        runs = function.func
+    elif not (inspect.isroutine(function) or isinstance(function, type)):
+        runs = type(function).__call__
+    if _is_generator(runs):
         raise TypeError(
             f"{what} cannot be a generator, and {where(function)} has a yield in it: return one value"
             " (many are sent by a stream: on_writable)"
@@ -32,9 +38,8 @@ def check(
     if is_sync and inspect.iscoroutinefunction(runs):
         raise TypeError(f"{what} is a plain function, and {where(function)} is an async one")
     try:
-        # Not what a decorator wraps: what it makes of it is called.
-        signature = inspect.signature(function, follow_wrapped=False)
-    except (TypeError, ValueError):
+        signature = _signature(function)
+    except Exception:  # of whatever plays a function: mocks, and objects with a __signature__
         return
     try:
         signature.bind(*arguments)
@@ -48,11 +53,37 @@ def check(
 
 def where(function: Any) -> str:
     """A function as an error names it: its name, and the file and line where it is written."""
-    name = getattr(function, "__qualname__", None) or repr(function)[:200]
-    code = getattr(inspect.unwrap(getattr(function, "func", function)), "__code__", None)
-    return f"{quoted(name, 200)[1:-1]}" + (
-        f" ({code.co_filename}:{code.co_firstlineno})" if inspect.iscode(code) else ""
+    called = function.func if isinstance(function, functools.partial) else function
+    try:
+        code = getattr(inspect.unwrap(called), "__code__", None)
+    except ValueError:  # it wraps itself
+        code = None
+    name = getattr(function, "__qualname__", None)
+    shown = quoted(name if isinstance(name, str) and name else repr(function)[:200], 200)[1:-1]
+    if not isinstance(code, CodeType):
+        return shown
+    return f"{shown} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def _is_generator(function: Any) -> bool:
+    code = getattr(function, "__code__", None)
+    flags = code.co_flags if isinstance(code, CodeType) else 0
+    # What types.coroutine decorates is a generator, and can be awaited.
+    return bool(flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)) and not (
+        flags & inspect.CO_ITERABLE_COROUTINE
     )
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Not that of what a decorator wraps: what it makes of it is called."""
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        # They are evaluated otherwise, and may name what is imported for a type checker only.
+        return inspect.signature(
+            function, follow_wrapped=False, annotation_format=Format.FORWARDREF
+        )
+    return inspect.signature(function, follow_wrapped=False)
 
 
 def _bare(signature: inspect.Signature) -> inspect.Signature:

@@ -8,10 +8,14 @@ import gc
 import logging
 import multiprocessing
 import os
+import pickle
+import sys
 import threading
+import types
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -215,13 +219,39 @@ def test_a_handler_with_the_wrong_signature(kind: str, function: Any, text: str)
     assert role.handlers == ()
 
 
+class Collected:
+    """What a decorator that is a class makes of a function."""
+
+    def __init__(self, func: Callable[[Any], AsyncIterator[int]]) -> None:
+        self.func = func
+
+    async def __call__(self, ctx: Any) -> list[int]:
+        return [each async for each in self.func(ctx)]
+
+
+@types.coroutine
+def awaitable_generator(ctx: Any) -> Iterator[None]:
+    yield
+
+
 @pytest.mark.parametrize(
     "function",
-    [with_default, anything, wrapper, Service().hello, Service(), functools.partial(two, 1), print],
+    [
+        *(with_default, anything, wrapper, Service().hello, Service(), functools.partial(two, 1)),
+        *(print, Collected(async_generator), awaitable_generator),
+        *(Mock(), AsyncMock(), Mock(spec=no_arguments), functools.partial(Mock(), 1)),
+    ],
 )
 def test_whatever_can_be_called_with_a_context_is_a_handler(function: Any) -> None:
     role = roletalk.Peer().role("r")
     assert role.on_request("e")(function) is function
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations were evaluated before")
+def test_annotations_of_handlers_are_not_evaluated() -> None:
+    names: dict[str, Any] = {}
+    exec(compile("def handler(ctx: Unknown): ...", "a_module.py", "exec", dont_inherit=True), names)
+    roletalk.Peer().role("r").on_message("e")(names["handler"])
 
 
 def test_middlewares_callbacks_and_filters_with_the_wrong_signature() -> None:
@@ -290,6 +320,9 @@ async def test_why_there_is_nobody() -> None:
             "no connected unit serves role 'nothing like it' (1 unit connected, with roles"
             " 'greeter', 'role 0', 'role 1', 'role 10', 'role 11' and 16 more)"
         )
+        server.role("long" * 20)
+        await ready(client, "long" * 20)
+        assert "did you mean" not in await why(client, "long" * 20 + "er")
         with pytest.raises(roletalk.NoUnitsError, match=r"unit 'server' \(.*its roles: 'greeter'"):
             await client.destination("other").send("e", unit=client.units[0])
 
@@ -307,6 +340,29 @@ async def test_nobody_while_a_dial_fails() -> None:
         dialling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dialling
+
+
+@in_loop
+async def test_errors_go_to_other_processes() -> None:
+    async with pair() as (server, client):
+        server.role("r").on_request("e")(lambda ctx: 1 / 0)
+        await ready(client)
+        for role in ("r", "nobody's"):
+            with pytest.raises(roletalk.RoletalkError) as caught:
+                await client.destination(role).request("e")
+            error = caught.value
+            copied = pickle.loads(pickle.dumps(error))
+            assert (type(copied), copied.role, copied.event) == (type(error), role, "e")
+            assert copied.args == error.args
+        assert str(copied) == str(error)
+
+
+def test_an_error_of_a_program_that_makes_it_in_its_own_way() -> None:
+    class OwnError(roletalk.RoletalkError):
+        def __init__(self, code: int) -> None:
+            self.code = code
+
+    assert str(OwnError(5)) == "5"
 
 
 @in_loop

@@ -202,8 +202,17 @@ class Unprintable(Exception):
         (roletalk.Reject("\udcff"), ".+"),
         (FileNotFoundError("a \udcff b"), r"(FileNotFoundError: a .* b|internal error)"),
         (Unprintable(), "(Unprintable.*|internal error)"),
+        (roletalk.AuthError("no common key", hint="ours is 'k'"), "AuthError: no common key"),
     ],
-    ids=["number", "exception", "surrogate in text", "surrogate", "name of a file", "unprintable"],
+    ids=[
+        "number",
+        "exception",
+        "surrogate in text",
+        "surrogate",
+        "name of a file",
+        "unprintable",
+        "hint",
+    ],
 )
 def test_whatever_is_raised_has_a_text_that_arrives(
     error: Exception, text: str, is_async: bool

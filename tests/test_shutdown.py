@@ -173,8 +173,11 @@ def test_units_that_hear_nothing_do_not_hold_it_up(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("connections", [1, 3])
 @pytest.mark.parametrize("end", ["drain", "close"])
-def test_what_was_sent_before_the_end_was_heard_of_is_served(end: str, connections: int) -> None:
+def test_what_was_sent_before_the_end_was_heard_of_is_served(
+    end: str, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
+        monkeypatch.setattr("roletalk.shutdown.HEARD", 60)
         async with peers("server", "client") as (server, client):
             got: list[int] = []
 
@@ -188,7 +191,7 @@ def test_what_was_sent_before_the_end_was_heard_of_is_served(end: str, connectio
             for _ in range(connections):
                 unit = await client.connect(url, reconnect=False)
             destination = await ready(client)
-            ending = asyncio.ensure_future(getattr(server, end)(5))
+            ending = asyncio.ensure_future(getattr(server, end)(60))
             asked: list[asyncio.Future[roletalk.Context]] = []
             # As long as the client has not heard of it.
             while unit.roles:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 import threading
 import time
+import warnings
 
 import pytest
 
@@ -75,6 +78,47 @@ def test_a_thread_and_a_socket_are_waited_for() -> None:
         assert 1000 < loop.time() < 1060
 
     run_virtually(main())
+
+
+def test_a_process_is_waited_for() -> None:
+    async def main() -> None:
+        began = asyncio.get_running_loop().time()
+        process = await asyncio.create_subprocess_exec(sys.executable, "-S", "-c", "")
+        assert await asyncio.wait_for(process.wait(), 3600) == 0
+        assert asyncio.get_running_loop().time() < began + 3600
+        with pytest.raises(FileNotFoundError):
+            await asyncio.create_subprocess_exec("/no such program")
+        # Time jumps again.
+        await asyncio.sleep(3600)
+
+    run_virtually(main())
+
+
+def test_threads_that_are_left_are_waited_for() -> None:
+    loop = VirtualTimeLoop()
+
+    async def main() -> None:
+        loop.run_in_executor(None, time.sleep, 0.02).cancel()
+
+    loop.run_until_complete(main())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        limit = (3600,) if sys.version_info >= (3, 12) else ()
+        loop.run_until_complete(loop.shutdown_default_executor(*limit))
+    loop.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_forked_child_lives_by_the_wall() -> None:
+    async def main() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(clock() == 1000)
+        children.append(child)
+
+    children: list[int] = []
+    run_in_virtual_time(main())
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
 
 
 def test_what_main_leaves_is_cancelled() -> None:

@@ -61,6 +61,23 @@ def test_ports_and_names() -> None:
     run(main())
 
 
+def test_ports_come_round_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roletalk.testing._network.FIRST_PORT", 65533)
+
+    async def main() -> None:
+        async with Mesh() as mesh:
+            server, client = mesh.peer("server"), mesh.peer("client")
+            url = (await server.listen()).url
+            for _ in range(4):
+                async with client.connect(url):
+                    pass
+            other = await client.listen()
+            assert other.port in (65534, 65535)
+            await server.connect(other.url)
+
+    run(main())
+
+
 def test_every_host_has_a_loopback_of_its_own() -> None:
     async def main() -> None:
         async with Mesh() as mesh:

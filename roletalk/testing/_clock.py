@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import threading
 import time
@@ -21,11 +22,22 @@ GOES: Final = -1.0  # for set_clock
 _in_use = threading.Lock()
 
 
+def _forked() -> None:
+    """The loop that time stood still for runs in the process that this one came from."""
+    global _in_use
+    _in_use = threading.Lock()
+    set_clock(GOES)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 class _Selector(selectors.DefaultSelector):
     """Lets time pass in place of waiting for it, unless something from outside may come."""
 
     at = START
-    outside = 0  # calls that run in other threads
+    outside = 0  # processes, and calls that run in other threads
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -86,6 +98,60 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _came_back(self, future: asyncio.Future[Any]) -> None:
         self._jumping.outside -= 1
+
+    async def shutdown_default_executor(self, *args: Any, **options: Any) -> None:
+        # The threads end by the wall clock, and their number is not known here.
+        self._jumping.outside += 1
+        try:
+            await super().shutdown_default_executor(*args, **options)
+        finally:
+            self._jumping.outside -= 1
+
+    async def subprocess_exec(
+        self, protocol_factory: Callable[[], Any], *args: Any, **options: Any
+    ) -> tuple[Any, Any]:
+        return await self._process(super().subprocess_exec, protocol_factory, *args, **options)
+
+    async def subprocess_shell(
+        self, protocol_factory: Callable[[], Any], *args: Any, **options: Any
+    ) -> tuple[Any, Any]:
+        return await self._process(super().subprocess_shell, protocol_factory, *args, **options)
+
+    async def _process(
+        self,
+        start: Callable[..., Any],
+        protocol_factory: Callable[[], Any],
+        /,
+        *args: Any,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        """Start a process; not every loop watches it by a file, which the selector would see."""
+        is_out = True
+        self._jumping.outside += 1
+
+        def ended() -> None:
+            nonlocal is_out
+            if is_out:
+                is_out = False
+                self._jumping.outside -= 1
+
+        def made() -> Any:
+            protocol = protocol_factory()
+            exited = protocol.process_exited
+
+            def process_exited() -> None:
+                ended()
+                exited()
+
+            protocol.process_exited = process_exited
+            return protocol
+
+        try:
+            pair: tuple[Any, Any] = await start(made, *args, **options)
+        except BaseException:
+            ended()
+            raise
+        return pair
 
 
 def run_in_virtual_time(main: Coroutine[Any, Any, T]) -> T:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final
 
 from roletalk import Peer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 LOCALHOST: Final = "localhost"
 LOCALHOST_ELSEWHERE: Final = "localhost.test"  # what other hosts call it: theirs is another one
 FIRST_PORT: Final = 32768  # of those that are given out for port 0 and to who dials
+LAST_PORT: Final = 65535
 LOOPBACK: Final = "127.0.0.1"
 
 Name = tuple[str, int] | str
@@ -66,7 +68,7 @@ class Hub:
     def __init__(self, capacity: int, faults: Faults) -> None:
         self._capacity = capacity
         self._faults = faults
-        self._next_port = FIRST_PORT
+        self._ports = cycle(range(FIRST_PORT, LAST_PORT + 1))
         self._loop: asyncio.AbstractEventLoop | None = None
         self.on_bound: Callable[[], None] = lambda: None
         self.listening: dict[Name, Listening] = {}
@@ -89,8 +91,9 @@ class Hub:
         return loop
 
     def new_port(self) -> int:
-        self._next_port += 1
-        return self._next_port - 1
+        """One that nobody listens on; they come round again, as a system's do."""
+        taken = {name[1] for name in self.listening if not isinstance(name, str)}
+        return next(port for port in self._ports if port not in taken)
 
     def wake(self) -> None:
         """What was blocked may be so no more."""
