@@ -154,6 +154,7 @@ $(VENV)/.created: | tools/find-python
 $(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py tools/build_requires.py
 	@$(PY) tools/build_requires.py > $(VENV)/build-requires.txt
 	@$(PY) -m pip install -q -r $(VENV)/build-requires.txt
+	@echo "installing what is needed, and compiling: some minutes the first time"
 	@ROLETALK_DEBUG=0 $(PY) -m pip install -qq --no-build-isolation -e '.[test,lint]'
 	@touch $@
 

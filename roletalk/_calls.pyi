@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context as Variables
 from types import TracebackType
-from typing import Any, final, overload
+from typing import Any, NoReturn, final, overload
 
 from ._context import Context
 
@@ -48,6 +48,8 @@ class CallTable:
 class Call(Coroutine[Any, Any, Context]):
     __name__: str
     __qualname__: str
+    @property
+    def data(self) -> NoReturn: ...
     def __await__(self) -> Generator[Any, Any, Context]: ...
     def __iter__(self) -> Call: ...
     def __next__(self) -> Any: ...

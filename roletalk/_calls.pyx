@@ -309,6 +309,10 @@ cdef class Call:
                 # Dropped without having been awaited: nobody will ask for the answer.
                 self.waiter.forget()
 
+    @property
+    def data(self):
+        raise AttributeError("a request has no data before it is awaited: reply = await ...request(...)")
+
     def __await__(self):
         return self
 

@@ -12,7 +12,7 @@ from ._peer cimport PeerCore
 
 
 cdef class Link(Connection):
-    """A connection to a unit: handshake first, then everything that section 3 lists."""
+    """A connection to a unit, made by either side; a unit may have several."""
 
     cdef:
         readonly PeerCore peer

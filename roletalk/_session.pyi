@@ -12,7 +12,7 @@ from .gate import Admission
 
 @disjoint_base
 class Link(Connection):
-    """A connection to a unit: handshake first, then everything that section 3 lists."""
+    """A connection to a unit, made by either side; a unit may have several."""
 
     owner: Admission | None
     def __init__(self, peer: PeerCore, owner: Admission, *, is_client: bool) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl as ssl_module
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .unit import Unit
 
 
+UNREACHABLE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT)
 NO_TLS_REASONS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 
 
@@ -235,9 +237,11 @@ class Dialer:
             said.append("the name of the host is not known here")
         elif self.address.path is not None:
             said.append("is a peer listening on that path, and may this user use it?")
-        elif isinstance(cause, ConnectionRefusedError):
+        elif _is_refused(cause):
             said.append("nobody listens there: is the peer started, and the address right?")
-        elif self.address.secure:
+        elif isinstance(cause, TimeoutError) or cause.errno in UNREACHABLE:
+            said.append("nothing answers there: is the address right, or a firewall in between?")
+        elif self.address.secure and isinstance(cause, ConnectionError):
             said.append(
                 "does its listener want a client certificate, or another version of TLS? A peer without"
                 " TLS needs ws://"
@@ -245,6 +249,13 @@ class Dialer:
         if self.address.path is None and urlsplit(self.address.url).port is None:
             said.append(f"port {self.address.port}, as the URL names none")
         return "; ".join(said)
+
+
+def _is_refused(cause: OSError) -> bool:
+    # Where a name has several addresses, what asyncio raises has the errors of all in its text alone.
+    return isinstance(cause, ConnectionRefusedError) or (
+        cause.errno is None and f"[Errno {errno.ECONNREFUSED}]" in str(cause)
+    )
 
 
 def _tls_hint(error: ssl_module.SSLError) -> str:

@@ -29,7 +29,7 @@ class Listener:
         self._peer = peer
         self._ssl = ssl
         self._serving: Serving | None = None
-        self.path = path
+        self.path: str | None = path
         self.certificate: bytes | None = None if ssl is None else server_certificate(ssl)
 
     async def _start(self, host: str | None, port: int, backlog: int) -> None:

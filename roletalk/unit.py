@@ -78,7 +78,7 @@ class Unit(UnitCore):
 
     @property
     def connections(self) -> tuple[Link, ...]:
-        """The connections to it that are open or opening their closing handshake."""
+        """The connections to it that are open, or in their closing handshake."""
         return self.links
 
     async def close(self) -> None:

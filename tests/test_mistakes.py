@@ -99,6 +99,16 @@ def test_where_a_failure_was_lost(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @in_loop
+async def test_a_reply_that_was_not_awaited() -> None:
+    async with pair() as (server, client):
+        server.role("r").on_request("e")(lambda ctx: 1)
+        asked: Any = (await ready(client)).request("e")
+        with pytest.raises(AttributeError, match="no data before it is awaited"):
+            _ = asked.data
+        assert (await asked).data == 1
+
+
+@in_loop
 async def test_to_send_without_an_await_is_no_mistake_while_it_succeeds() -> None:
     async with pair() as (server, client):
         seen: list[Any] = []

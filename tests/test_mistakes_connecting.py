@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
 import socket
 import ssl
 from pathlib import Path
@@ -66,6 +67,35 @@ def test_where_nobody_listens() -> None:
                 with pytest.raises(roletalk.ConnectError, match=text) as caught:
                     await client.connect(url)
                 assert f"cannot connect to {url}: " in str(caught.value)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (OSError(errno.EHOSTUNREACH, "no route"), "or a firewall in between"),
+        (TimeoutError(errno.ETIMEDOUT, "timed out"), "or a firewall in between"),
+        # What asyncio makes of a name with several addresses.
+        (
+            OSError(f"Multiple exceptions: [Errno {errno.ECONNREFUSED}] ::1, ..."),
+            "nobody listens there",
+        ),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), "want a client certificate"),
+    ],
+)
+def test_an_address_that_cannot_be_reached(
+    error: OSError, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(*_: object, **__: object) -> None:
+        raise error
+
+    async def main() -> None:
+        async with peers("client") as (client,):
+            monkeypatch.setattr(client._network, "connect", connect)
+            with pytest.raises(roletalk.ConnectError) as caught:
+                await client.connect("wss://orders.test:9000")
+            assert hint in caught.value.hint
 
     run(main())
 

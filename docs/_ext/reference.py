@@ -1,9 +1,9 @@
 """The blocks of the reference: ``{reference} NAME``, with the members to be shown in its body.
 
 Without a body it is the class or function itself.  A member without a docstring is an error; where the
-sources have no place for one, the block explains it: ``name: what it is``.  ``name(arguments)`` shows
-these in place of its overloads.  What stands in single backticks in a docstring becomes a link where
-the reference has such a name.
+sources have no place for one, the block explains it: ``name: what it is``.  ``name(arguments)``, or
+``name(arguments) -> returned``, shows these in place of its overloads.  What stands in single
+backticks in a docstring becomes a link where the reference has such a name.
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ def text_of(node: ast.expr) -> str:
     text = ast.unparse(node)
     text = re.sub(r"\bssl_module\.", "ssl.", text)
     text = text.replace("UNSET", "...")
+    text = re.sub(r"\bNode\b", "Peer | str", text)
     names = public_names("roletalk")
     return re.sub(r"(?<![.\w'])\w+\b(?!')", lambda name: names.get(name[0], name[0]), text)
 
@@ -95,7 +96,11 @@ def signature(definition: Definition, *, is_method: bool) -> str:
         text.append("**" + parameter(arguments.kwarg, None))
     returns = ""
     if definition.returns is not None and definition.name != "__init__":
-        returns = f" -> {text_of(definition.returns)}"
+        # That it is a coroutine is for type checkers, which report one that nobody awaits.
+        awaited = re.sub(
+            r"^Coroutine\[Any, Any, (.+)\]$", r"Awaitable[\1]", text_of(definition.returns)
+        )
+        returns = f" -> {awaited}"
     # A method's own `self` may have been all that stood before it.
     shown = text[1:] if text[:1] == ["/"] else text
     return f"({', '.join(shown)}){returns}"
@@ -275,7 +280,7 @@ def members(block: re.Match[str]) -> Iterator[Member]:
 def listed(body: str) -> Iterator[tuple[str, str, str]]:
     """The names in a block, each with the arguments and the text that stand with it."""
     for line in body.splitlines():
-        alone = re.fullmatch(r"(\w+)(\(.*\))?(?:: (.+))?", line)
+        alone = re.fullmatch(r"(\w+)(\(.*\)(?: -> [^:]+)?)?(?:: (.+))?", line)
         if alone:
             yield alone[1], alone[2] or "", alone[3] or ""
         else:

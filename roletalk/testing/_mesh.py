@@ -14,7 +14,6 @@ from roletalk.network import NETWORK
 from ._faults import Faults, Node, Nodes, Place
 from ._network import LOCALHOST, LOCALHOST_ELSEWHERE, Hub, Link, MemoryNetwork, shown
 
-CAPACITY: Final = 256 * 1024  # bytes on their way, each way of a connection
 POLL: Final = 0.001  # s
 TURNS: Final = 20  # of the loop, until what was closed has to be gone
 
@@ -34,7 +33,7 @@ class Mesh:
     themselves be cancelled, connections, names that are listened on.
     """
 
-    def __init__(self, *, capacity: int = CAPACITY, seed: int = 0) -> None:
+    def __init__(self, *, capacity: int = 256 * 1024, seed: int = 0) -> None:
         if capacity < 1:
             raise ValueError("capacity is at least 1 byte")
         self._faults = Faults(seed)
