@@ -1,5 +1,7 @@
 """Processes that talk to each other without a broker: roles, units, destinations."""
 
+import logging
+
 from . import _abi as _abi  # first: refuses a picows that the compiled modules were not built for
 from ._context import Context, RequestContext
 from ._opening import ReadableContext, WritableContext
@@ -30,6 +32,9 @@ from .peer import Peer, singleton
 from .role import Role
 from .stats import Stats
 from .unit import Unit
+
+# Quiet unless the application says otherwise.
+logging.getLogger("roletalk").addHandler(logging.NullHandler())
 
 __all__ = [
     "AuthError",
