@@ -203,7 +203,7 @@ class Gate(asyncio.Protocol):
         self.transport: Any = None
         self._is_turned_away = False
         self._is_client = host is not None
-        self.saw_tls = False
+        self.saw_tls: bool = False
         """The other end speaks TLS, on a connection without it."""
 
     async def wait_upgraded(self) -> None:
@@ -227,7 +227,7 @@ class Gate(asyncio.Protocol):
         if self._is_turned_away:
             return
         if not self._head and data[:2] in TLS_RECORDS:
-            self.saw_tls: bool = True
+            self.saw_tls = True
             if not self._is_client:
                 # Not left waiting for the end of a request: a TLS client takes that for what it is.
                 self._is_turned_away = True
