@@ -83,7 +83,8 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         return inspect.signature(
             function, follow_wrapped=False, annotation_format=Format.FORWARDREF
         )
-    return inspect.signature(function, follow_wrapped=False)
+    else:  # noqa: RET505  # to mypy what follows is unreachable otherwise
+        return inspect.signature(function, follow_wrapped=False)
 
 
 def _bare(signature: inspect.Signature) -> inspect.Signature:

@@ -17,7 +17,7 @@ from tools.release import UNRELEASED, changes, refusal, version
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    from pip._vendor import tomli as tomllib
+    import tomli as tomllib  # which pytest brings along
 
 pytestmark = pytest.mark.checkout
 

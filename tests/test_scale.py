@@ -85,7 +85,7 @@ def test_a_thousand_units() -> None:
     async def main() -> None:
         names = [str(i) for i in range(MANY_UNITS)]
         # A heartbeat of so many peers in one process would be measured as well.
-        quiet = {"heartbeat_interval": None}
+        quiet = {"heartbeat_interval": None, "handshake_timeout": 60.0}
         async with (
             peers("one", "many", "single", **quiet) as (one, many, single),
             peers(*names, **quiet) as crowd,

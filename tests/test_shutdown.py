@@ -370,7 +370,8 @@ def test_a_closed_peer_can_be_looked_at() -> None:
 def test_a_hundred_units_are_closed_together() -> None:
     async def main() -> None:
         names = [str(i) for i in range(100)]
-        async with peers("server") as (server,), peers(*names) as clients:
+        patient = {"handshake_timeout": 60.0}
+        async with peers("server", **patient) as (server,), peers(*names, **patient) as clients:
             url = (await server.listen()).url
             units = await asyncio.gather(*(c.connect(url, reconnect=False) for c in clients))
             await eventually(lambda: len(server.units) == 100)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def public_names(package: str) -> dict[str, str]:
     module = __import__(package, fromlist=["__all__"])
     for name in module.__all__:
         value = getattr(module, name)
-        if not inspect.isclass(value):
+        if not is_class(value):
             continue
         found[value.__name__] = name
         for base in value.__mro__[1:]:
@@ -258,11 +259,16 @@ def split(name: str) -> tuple[str, str]:
     return f"roletalk.{package}" if package else "roletalk", last
 
 
+def is_class(value: object) -> bool:
+    # To Python 3.10 ``Callable[...]`` is one as well.
+    return inspect.isclass(value) and not isinstance(value, GenericAlias)
+
+
 def members(block: re.Match[str]) -> Iterator[Member]:
     package, name = split(block[1])
     if not block[2].strip():
         value = lookup(package, name)
-        if inspect.isclass(value):
+        if is_class(value):
             yield describe_class(package, name)
         elif inspect.isfunction(value):
             yield describe_function(package, name)
