@@ -7,6 +7,7 @@ import datetime
 import errno
 import socket
 import ssl
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_an_address_that_cannot_be_reached(
     error: OSError, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def connect(*_: object, **__: object) -> None:
-        raise error
+        raise copy(error)  # it keeps a traceback, and the case stays
 
     async def main() -> None:
         async with peers("client") as (client,):
