@@ -121,7 +121,8 @@ class TakesMiddleware:
         return decorate if function is None else decorate(function)
 
     def _add_middleware(self, middleware: Middleware) -> None:
-        raise NotImplementedError
+        """Put it around the handlers concerned.  Raises `RuntimeError` in a wrong thread."""
+        raise NotImplementedError  # each of the two says what is concerned
 
 
 def wrap(
