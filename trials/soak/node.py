@@ -32,9 +32,11 @@ from .watched import WatchedPeer
 
 QUIET: Final = 20.0  # s in which all that is under way is done, once nothing more is begun
 LAG_STEP: Final = 0.1  # s
+# A loop that stood still is told of by the lag; a busy machine makes it do so.
 HARMLESS: Final = (
     "dropped for the first time",
     "the event loop was blocked",
+    "the event loop has been blocked",
     "held the event loop",
 )
 
