@@ -37,6 +37,14 @@ cdef object _UNSET = _Default()
 UNSET = _UNSET
 
 
+cdef double seconds_of(object timeout) except? -1:
+    try:
+        return timeout
+    except TypeError:
+        kind = type(timeout).__name__
+        raise TypeError(f"timeout= is in seconds, a number, or None for no limit, not {kind}") from None
+
+
 cdef class DestinationCore:
     def __init__(self, PeerCore peer, name):
         self._wire_name = encode_name(name, "role")
@@ -188,7 +196,7 @@ cdef class DestinationCore:
             timeout = self.peer.request_timeout
         if timeout is None:
             return INFINITE
-        seconds = timeout
+        seconds = timeout if type(timeout) is float else seconds_of(timeout)
         if not seconds >= 0:
             raise ValueError(f"timeout= is in seconds, 0 or more, or None for no limit, not {timeout!r}")
         return at + seconds

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from roletalk._buffer import Account
@@ -20,13 +19,10 @@ from tests.rawclient import Frame, accept_key, apply_mask, encode_frame, upgrade
 
 
 class _Socket:
-    """What picows wants of a socket: a descriptor that takes bytes, and options to set."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    """What picows wants of a socket: a descriptor, which it asks for and leaves alone, and options to set."""
 
     def fileno(self) -> int:
-        return self._descriptor
+        return -1
 
     def setsockopt(self, *args: object) -> None:
         pass
@@ -36,10 +32,7 @@ class _Socket:
 
 
 class FakeTransport:
-    """Keeps what is written; while `stalled`, it counts as unsent until `take`.
-
-    picows writes what it answers to a request into the socket, past the transport.
-    """
+    """Keeps what is written; while `stalled`, it counts as unsent until `take`."""
 
     def __init__(self, protocol: Any) -> None:
         self.protocol = protocol
@@ -55,14 +48,12 @@ class FakeTransport:
         self._high, self._low = 65536, 16384
         self._over = False
         self._inbox = bytearray()
-        self._ours, self._theirs = socket.socketpair()
-        self._theirs.setblocking(False)
         protocol.connection_made(self)
 
     # -- what a connection calls
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return _Socket(self._ours.fileno()) if name == "socket" else default
+        return _Socket() if name == "socket" else default
 
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
@@ -118,20 +109,11 @@ class FakeTransport:
             self.lost = True
             protocol, self.protocol = self.protocol, None
             protocol.connection_lost(None)
-            self._collect()
-            self._ours.close()
-            self._theirs.close()
-
-    def _collect(self) -> None:
-        with suppress(BlockingIOError):
-            self.writes.append(self._theirs.recv(1 << 16))
 
     # -- what the remote end does
 
     def written(self) -> bytes:
         """All that was written since the last call."""
-        if not self.lost:
-            self._collect()
         data = b"".join(self.writes)
         self.writes.clear()
         return data

@@ -43,8 +43,13 @@ class SocketTransport(fake.FakeTransport):
     def __init__(self, protocol: Any) -> None:
         self.held = bytearray()
         self.calls = 0
-        super().__init__(protocol)
+        self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
+        self._theirs.setblocking(False)
+        super().__init__(protocol)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._ours if name == "socket" else default
 
     def write(self, data: Any) -> None:
         if not isinstance(self.protocol, Connection):
@@ -115,8 +120,17 @@ class SocketTransport(fake.FakeTransport):
             data += piece
         return data
 
-    def _collect(self) -> None:
-        self.writes.append(self.read_all())
+    def written(self) -> bytes:
+        if not self.lost:
+            self.writes.append(self.read_all())
+        return super().written()
+
+    def _lose(self) -> None:
+        if not self.lost:
+            super()._lose()
+            self.writes.append(self.read_all())
+            self._ours.close()
+            self._theirs.close()
 
 
 def flush_soon(connection: Any) -> None:

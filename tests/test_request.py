@@ -198,6 +198,8 @@ def test_bad_arguments_are_raised_by_the_await() -> None:
                 awaitable = make()  # nothing is raised yet
                 with pytest.raises(error):
                     await awaitable
+            with pytest.raises(TypeError, match=r"timeout= is in seconds, a number, .*, not str$"):
+                await destination.request("echo", timeout="1")  # type: ignore[arg-type]
 
     run(main())
 
