@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import itertools
+import logging
 import os
+import re
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -41,6 +43,26 @@ def nothing_is_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
             gc.collect()
             after = live_objects()
     assert after == before, f"compiled objects left behind: {after} (before: {before})"
+
+
+OF_LAG = re.compile(r"held the event loop|event loop (was|has been) blocked|took \d+\.\d+ seconds$")
+
+
+@pytest.fixture(autouse=True)
+def a_busy_machine_is_no_news(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    """What asyncio and roletalk say of a loop that stands still is not captured, but for `lag`."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return OF_LAG.search(record.getMessage()) is None
+
+    if request.node.get_closest_marker("lag"):
+        yield
+        return
+    caplog.handler.addFilter(is_news)
+    yield
+    caplog.handler.removeFilter(is_news)
 
 
 @pytest.fixture(autouse=True)

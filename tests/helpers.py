@@ -17,7 +17,8 @@ from tools.sanitized import is_sanitized
 
 T = TypeVar("T")
 
-TIMEOUT = 300.0 if is_sanitized() else 30.0  # s, of a whole test: what hangs fails
+TIMEOUT = 300.0 if is_sanitized() else 120.0  # s, of a whole test: what hangs fails
+PATIENCE = 60.0  # s that what is waited for may take, on a busy machine
 
 
 def loop_factory() -> asyncio.AbstractEventLoop:
@@ -82,7 +83,7 @@ def run_virtually(main: Coroutine[Any, Any, T], *, timeout: float = 1e6) -> T:
 
 
 async def eventually(
-    condition: Callable[[], T], *, timeout: float = 10.0, what: str = "the condition"
+    condition: Callable[[], T], *, timeout: float = PATIENCE, what: str = "the condition"
 ) -> T:
     """Wait until `condition` gives something true; fails after `timeout` seconds."""
     deadline = asyncio.get_running_loop().time() + timeout
@@ -122,7 +123,7 @@ async def pair(
 
 
 async def raises_eventually(
-    error: type[BaseException], call: Callable[[], Awaitable[Any]], *, timeout: float = 10.0
+    error: type[BaseException], call: Callable[[], Awaitable[Any]], *, timeout: float = PATIENCE
 ) -> BaseException:
     """Call again and again until it raises `error`; other outcomes do not count."""
     deadline = asyncio.get_running_loop().time() + timeout

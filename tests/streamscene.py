@@ -12,7 +12,7 @@ import roletalk
 from tests.helpers import eventually, peers, ready
 from tests.streams import Opener, pattern
 
-BOUND = 10.0  # s for what follows from an ending
+BOUND = 60.0  # s for what follows from an ending
 
 DATA = pattern(1000)
 READ = 400  # bytes of it that the reader has read before the ending

@@ -171,19 +171,20 @@ def test_none_for_the_timeout_closes_nobody() -> None:
     run(main())
 
 
+@pytest.mark.lag
 def test_loop_lag_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with pair(heartbeat_interval=0.1) as (server, _):
-            assert server.stats()["loop_lag_max"] < 1
-            time.sleep(1.3)  # noqa: ASYNC251  # what must not be done
-            await eventually(lambda: server.stats()["loop_lag_max"] > 1)
+            before = server.stats()["loop_lag_max"]
+            time.sleep(before + 1.3)  # noqa: ASYNC251  # what must not be done
+            await eventually(lambda: server.stats()["loop_lag_max"] > before + 1)
             # The greatest one is remembered, the last one is not.
             await eventually(lambda: server.stats()["loop_lag"] < 1)
-            assert server.stats()["loop_lag_max"] > 1
+            assert server.stats()["loop_lag_max"] > before + 1
 
     with caplog.at_level(logging.WARNING, "roletalk"):
         run(main())
-    assert "the event loop was blocked for 1." in caplog.text
+    assert "the event loop was blocked for " in caplog.text
 
 
 def test_a_blocked_loop_costs_no_connection() -> None:

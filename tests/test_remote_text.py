@@ -246,6 +246,7 @@ def test_a_payload_with_a_field_of_that_name(logged: Logged) -> None:
     run(main())
 
 
+@pytest.mark.lag
 def test_names_and_texts_that_handlers_log(logged: Logged) -> None:
     async def main() -> None:
         async with pair(slow_handler=-1.0) as (server, client):

@@ -163,8 +163,13 @@ class _Scene:
         self.tasks.append(LOOP.create_task(coroutine))
 
     def ask(self) -> None:
-        call: Any = self.far.request("e", self.source.text(), unit=self.unit, timeout=None)
-        self.begin(_awaited(call))
+        text = self.source.text()
+
+        # Asked by its task: one that is cancelled before its first step leaves no call that nobody awaits.
+        async def ask() -> None:
+            await self.far.request("e", text, unit=self.unit, timeout=None)
+
+        self.begin(ask())
 
     def open_stream(self) -> None:
         opener: Any = self.far.readable if self.source.flag() else self.far.writable
@@ -371,10 +376,6 @@ def _is_documented(error: BaseException | None) -> bool:
         # Two tasks of this module at one stream.
         return True
     return isinstance(error, (type(None), roletalk.RoletalkError, asyncio.IncompleteReadError))
-
-
-async def _awaited(call: Any) -> None:
-    await call
 
 
 # -- messages --------------------------------------------------------------------------------------
