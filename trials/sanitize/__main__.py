@@ -22,6 +22,7 @@ from . import build
 
 COMMAND = "make sanitize"
 LARGEST_BLOCK = 512  # MiB
+JOBS = "2"  # processes that share the tests out
 
 FAST = ("-m", "not slow", "tests")
 NETWORK = (
@@ -54,7 +55,8 @@ def run_tests(name: str, arguments: Sequence[str], *, asan: str, tests: Tests) -
     report = build.BUILT / f"{name}.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=600"]
-    command += ["-p", "tools.pytest_built", "--built=sanitize", f"--junitxml={report}", *arguments]
+    command += ["-p", "tools.pytest_built", "--built=sanitize", f"--junitxml={report}"]
+    command += ["-n", JOBS, "--dist=worksteal", *arguments]
     done = subprocess.run(
         command, cwd=build.ROOT, env=build.run_environment(asan=asan), check=False
     )
