@@ -175,6 +175,7 @@ def test_a_handler_may_ask_in_turn() -> None:
     run(main())
 
 
+@pytest.mark.lag
 @pytest.mark.parametrize("how", ["sync", "async", "async, later"])
 def test_a_handler_that_blocks_the_loop_is_named(
     how: str, caplog: pytest.LogCaptureFixture
