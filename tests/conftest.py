@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
-import os
 import re
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -19,10 +18,9 @@ from roletalk.testing import Mesh
 from tests.handlerscene import LOOPS
 from tests.helpers import run
 
-# A slow machine is no failure: no deadline decides; CI prints what is needed to repeat a failure.
-hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
-hypothesis.settings.register_profile("ci", deadline=None, max_examples=200, print_blob=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+# A slow machine is no failure: no deadline decides.  A failure prints what it takes to repeat it.
+hypothesis.settings.register_profile("suite", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

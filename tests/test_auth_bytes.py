@@ -206,7 +206,7 @@ def test_closing_forgets_the_challenge_and_may_be_repeated() -> None:
 STATES = st.sampled_from([state for state in WELCOME if state is not State.DONE])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(STATES, st.lists(st.binary(max_size=60), min_size=1, max_size=8))
 def test_any_bytes_in_any_state_raise_only_handshake_errors(
     state: State, raws: list[bytes]
@@ -228,7 +228,7 @@ JSON = st.recursive(
 WORDS = st.sampled_from(["k1", "k2", "C", "S", "dialer", "acceptor", "none", "end-point", "c" * 32])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_without_the_key_nothing_leads_to_done(data: st.DataObject) -> None:
     """An attacker who knows every field, may reflect what it saw, and has no key."""
@@ -254,7 +254,7 @@ def test_without_the_key_nothing_leads_to_done(data: st.DataObject) -> None:
     assert handshake.state is not State.CONFIRMED
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 1), st.integers(0, 400), st.integers(1, 255), st.sampled_from("xcd"))
 def test_a_changed_challenge_or_proof_connects_nobody(
     which: int, at: int, flip: int, how: str
