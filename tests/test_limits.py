@@ -422,6 +422,36 @@ def test_which_chunks_are_read_to_where_they_stay(size: int, is_body: bool) -> N
     run(main(), debug=False)
 
 
+def test_the_bytes_of_one_chunk() -> None:
+    async def main() -> None:
+        async with peers("server") as (server,):
+            data = bytes(range(256)) * 1000
+
+            @server.role("r").on_writable("e")
+            async def write(ctx: roletalk.WritableContext) -> None:
+                async with ctx.accept() as stream:
+                    await stream.write(data)
+
+            port = (await server.listen()).port
+            with ExitStack() as stack:
+                unit = await dialled(stack, port)
+
+                def read() -> list[bytes]:
+                    unit.send(raw.open_stream(raw.OPEN_READABLE, "r", "e", 1, 7))
+                    number = unit.read_answer(1).channel
+                    unit.send(raw.stream_data(number, raw.QUOTA, raw.number(1024 * KIB)))
+                    chunks = []
+                    while (found := raw.decode(unit.read_message())).flag != raw.FINISH:
+                        chunks.append(found.payload)
+                    return chunks
+
+                chunks = await asyncio.to_thread(read)
+                assert b"".join(chunks) == data
+                assert max(map(len, chunks)) == 64 * KIB
+
+    run(main(), debug=False)
+
+
 @pytest.mark.parametrize("opener", OPENERS)
 def test_the_text_of_an_abort(opener: Opener) -> None:
     async def main() -> None:

@@ -56,6 +56,8 @@ REFUSED: list[tuple[str, list[bytes]]] = [
     ("ids-null", [challenge(key_ids=None)]),
     ("ids-none-common", [challenge(key_ids=["another"])]),
     ("ids-empty", [challenge(key_ids=[])]),
+    ("ids-65", [challenge(key_ids=[KEY_ID, *(f"key-{n}" for n in range(64))])]),
+    ("ids-long", [challenge(key_ids=[KEY_ID, "é" * 129])]),
     ("ids-by-case", [challenge(key_ids=[KEY_ID.upper()])]),
     ("nesting", [b"\x01" + b"[" * 60_000]),
     ("nesting-in-a-key", [b'\x01{"x":' + b"[" * 60_000]),
@@ -244,6 +246,8 @@ BAD_PEER_DATA: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
     ("id-null", {"id": None}, (4001, 4006)),
     ("id-number", {"id": 5}, (4001, 4006)),
     ("id-list", {"id": ["a"]}, (4001, 4006)),
+    ("id-257", {"id": "i" * 257}, (4001, 4006)),
+    ("tags-257", {"tags": {str(n): "" for n in range(257)}}, (4001, 4006)),
 ]
 
 
