@@ -10,7 +10,7 @@
     ├── RemoteError            a request was rejected by the unit that got it
     ├── RequestTimeout         no answer in time (also TimeoutError)
     ├── UnitClosedError        the unit went away (also ConnectionError)
-    ├── StreamError            a stream failed after it was accepted
+    ├── StreamError            a stream failed, or the connection that it was asked for on
     └── WouldBlock             sending now would pass the high-water mark or a limit
     Reject                     raised *in handlers*: answer with a reject
     BadPayload                 a payload that does not decode (a Reject and a ProtocolError)
@@ -160,7 +160,8 @@ class UnitClosedError(RoletalkError, ConnectionError):
 
 
 class StreamError(RoletalkError):
-    """A stream failed after it had been accepted."""
+    """A stream failed after it had been accepted; or, while it was being opened, its connection was
+    lost and the unit has others."""
 
 
 class WouldBlock(RoletalkError):
