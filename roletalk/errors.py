@@ -13,7 +13,7 @@
     ├── StreamError            a stream failed, or the connection that it was asked for on
     └── WouldBlock             sending now would pass the high-water mark or a limit
     Reject                     raised *in handlers*: answer with a reject
-    BadPayload                 a payload that does not decode (a Reject and a ProtocolError)
+    BadPayload                 a payload that does not decode (a Reject, a ProtocolError, a ValueError)
 
 Whose fault it is stands in the type: `ProtocolError`, `RemoteError` and
 `BadPayload` are the remote side's; `TypeError` and `ValueError` are the caller's.
