@@ -144,6 +144,17 @@ class Peer(PeerCore, TakesMiddleware):
             )
         if min(max_received_bytes, max_log_lines, max_log_lines_in_all) < 0:
             raise ValueError("max_received_bytes and the numbers of log lines are not negative")
+        for option, seconds in (
+            ("request_timeout", request_timeout),
+            ("heartbeat_interval", heartbeat_interval),
+            ("heartbeat_timeout", heartbeat_timeout),
+        ):
+            if seconds is not None and not seconds >= 0:
+                raise ValueError(f"{option} is in seconds, 0 or more, or None, not {seconds!r}")
+        if handshake_timeout is None or not handshake_timeout > 0:
+            raise ValueError(
+                f"handshake_timeout is in seconds, more than 0 and never None, not {handshake_timeout!r}"
+            )
         if not isinstance(name, str) or len(name) > 1024:
             raise ValueError("name is a str of at most 1024 characters")
         super().__init__(
