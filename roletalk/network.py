@@ -127,13 +127,15 @@ class SocketNetwork:
                 own = ListeningSocket(sock, self._turned_away)
                 try:
                     server = await aiofastnet.create_server(
-                        loop, accepted, sock=own, backlog=few, **options
+                        loop, accepted, sock=own, backlog=few, start_serving=False, **options
                     )
                 except BaseException:
                     own.close()
                     raise
-                own.listen(backlog)
+                # Known before it serves: a socket that the loop watches is closed by its server only.
                 sockets.servers.append(server)
+                await server.start_serving()
+                own.listen(backlog)
         except BaseException:
             sockets.close()
             raise

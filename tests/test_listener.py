@@ -429,6 +429,23 @@ def test_a_peer_that_is_closed_while_it_begins_to_listen_does_not() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("turns", range(1, 7))
+def test_to_listen_may_be_cancelled_at_any_time(turns: int) -> None:
+    async def main() -> None:
+        async with peers("server", "client") as (server, client):
+            listening = asyncio.ensure_future(server.listen())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await listening
+            # One that gets the descriptor of what was given up hears of its own connections.
+            for _ in range(2):
+                await client.connect((await server.listen()).url)
+
+    run(main())
+
+
 def test_where_there_are_no_unix_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("roletalk.address.HAS_UNIX_SOCKETS", False)
 
