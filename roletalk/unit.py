@@ -64,6 +64,8 @@ class Unit(UnitCore):
         self._dialers: set[Dialer] = set()
         self._close_callbacks: Callbacks[Unit] = Callbacks(peer, "Unit.on_close", "unit")
         self._lost = asyncio.Event()
+        # A connection that was being made when it was closed is closed as well.
+        self._is_closed = False
         runtime = str(info.meta.get("runtime", ""))
         self.streams.set_manners(
             is_exact=STREAMS in features,
@@ -87,6 +89,7 @@ class Unit(UnitCore):
         Returns when the last one is gone; requests pending on it fail with `UnitClosedError`.
         """
         self.peer.bind()
+        self._is_closed = True
         # Those too that dial it again, and have it in mind as it was before.
         lost = (each for each in self.peer._dialers if each.unit and each.unit.id == self.id)
         for dialer in {*self._dialers, *lost}:

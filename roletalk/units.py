@@ -12,7 +12,7 @@ from ._text import named, printable
 from ._wire import CloseCode
 from .announcer import Announcer
 from .callbacks import Callbacks
-from .errors import AuthError, UnitClosedError
+from .errors import AuthError, ConnectError, UnitClosedError
 from .unit import Unit
 
 if TYPE_CHECKING:
@@ -104,6 +104,11 @@ class Units:
         if is_new:
             peer._acquaintances.introduce(unit)
             self.callbacks(unit)
+        if unit._is_closed:
+            if admission.dialer is not None:
+                text = f"{named(unit)} was closed here while {admission.whom} was dialled"
+                admission.dialer.stop(ConnectError(text))
+            admission.link.close(CloseCode.MANUAL, "closed on purpose")
 
     def link_lost(self, admission: Admission, unit: Unit) -> None:
         """A connection of `unit` is gone, and the unit with its last one."""

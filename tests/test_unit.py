@@ -360,3 +360,32 @@ def test_closing_ends_the_dialling_that_has_not_found_it_again() -> None:
             assert not client.units
 
     run_virtually(main())
+
+
+@pytest.mark.parametrize("dials", ["who closes", "the other"])
+def test_closing_includes_a_connection_that_is_being_made(dials: str) -> None:
+    async def main() -> None:
+        async with Mesh() as mesh:
+            one, other = mesh.peer("one", host="one"), mesh.peer("other", host="other")
+            listener = await other.listen("other", 1)
+            unit = await one.connect(listener.url)
+            mesh.delay(one, other, 1.0)
+            if dials == "the other":
+                url = (await one.listen("one", 1)).url
+                dialling = asyncio.ensure_future(other.connect(url, reconnect=False))
+            else:
+                dialling = asyncio.ensure_future(one.connect(listener.url))
+            # Its handshake comes to an end while the other connection is closed.
+            await eventually(lambda: one.stats()["handshakes"])
+            await asyncio.sleep(3.5 if dials == "who closes" else 2.5)
+            assert len(unit.connections) == 1
+            await asyncio.wait_for(unit.close(), 20)
+            if dials == "the other":
+                await dialling
+            else:
+                with pytest.raises(roletalk.ConnectError, match="was closed here while ws://other"):
+                    await dialling
+            await asyncio.sleep(120)
+            assert not one.units
+
+    run_virtually(main())
