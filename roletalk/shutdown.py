@@ -41,10 +41,12 @@ class Shutdown:
             await self._drain(_deadline(timeout), cut_streams=False)
 
     async def close(self, timeout: float | None) -> None:
+        deadline = _deadline(timeout)
         with self._called():
-            if self._task is None:
+            # One that was cancelled, as programs do with all tasks at their end, is begun again.
+            if self._task is None or (self._task.done() and not self.done.is_set()):
                 self._task = self._peer.loop.create_task(
-                    self._close(timeout), name="roletalk close"
+                    self._close(deadline), name="roletalk close"
                 )
             await asyncio.shield(self._task)
 
@@ -133,9 +135,8 @@ class Shutdown:
                 return
             await asyncio.sleep(SENT_POLL)
 
-    async def _close(self, timeout: float | None) -> None:
+    async def _close(self, deadline: float | None) -> None:
         peer = self._peer
-        deadline = _deadline(timeout)
         await self._drain(deadline, cut_streams=True)
 
         def error(role: str, event: str) -> UnitClosedError:

@@ -237,6 +237,28 @@ def test_a_cancelled_close_goes_on() -> None:
     run(main())
 
 
+def test_a_close_that_came_to_nothing_is_begun_again() -> None:
+    async def main() -> None:
+        peer = FakePeer()
+        ending = shutdown(peer)
+        with pytest.raises(TypeError):
+            await ending.close("5")  # type: ignore[arg-type]
+        closing = asyncio.create_task(ending.close(5))
+        await asyncio.sleep(0)
+        # What programs do at their end, before they close what they have.
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            if task is closing or task.get_name() == "roletalk close":
+                task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert not ending.done.is_set()
+        await ending.close(5)
+        assert ending.done.is_set()
+        assert peer.log[-len(CLOSED) :] == CLOSED
+
+    run(main())
+
+
 def test_what_is_never_sent_is_given_up() -> None:
     async def main() -> None:
         peer = FakePeer(5)
