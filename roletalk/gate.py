@@ -376,7 +376,12 @@ class Admission:
             require_rt2=self._require_rt2,
             features=(STREAMS,),
         )
-        for message in self._handshake.start():
+        try:
+            messages = self._handshake.start()
+        except HandshakeError as exc:
+            self._refused(link, exc)
+            return
+        for message in messages:
             link.send_message(message)
 
     def _peer_data(self) -> dict[str, Any]:
@@ -395,20 +400,23 @@ class Admission:
         try:
             answers = self._handshake.receive(message)
         except HandshakeError as exc:
-            if exc.send is not None:
-                link.send_message(exc.send)
-            error: RoletalkError
-            if exc.close_code in (CloseCode.AUTH_REJECTED, CloseCode.NORMAL):
-                error = AuthError(self.about(exc.text), hint=exc.hint)
-            else:
-                error = ProtocolError(self.about(exc.text), exc.close_code, hint=exc.hint)
-            self.fail(error, itself=isinstance(exc, ReachedItselfError))
-            link.close(exc.close_code, exc.text[:100])
+            self._refused(link, exc)
             return
         for answer in answers:
             link.send_message(answer)
         if self._handshake.done:
             self._admit(link)
+
+    def _refused(self, link: Link, exc: HandshakeError) -> None:
+        if exc.send is not None:
+            link.send_message(exc.send)
+        error: RoletalkError
+        if exc.close_code in (CloseCode.AUTH_REJECTED, CloseCode.NORMAL):
+            error = AuthError(self.about(exc.text), hint=exc.hint)
+        else:
+            error = ProtocolError(self.about(exc.text), exc.close_code, hint=exc.hint)
+        self.fail(error, itself=isinstance(exc, ReachedItselfError))
+        link.close(exc.close_code, exc.text[:100])
 
     @property
     def whom(self) -> str:

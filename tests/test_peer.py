@@ -385,3 +385,27 @@ def test_a_peer_has_at_most_256_tags() -> None:
         peer.set_tag("256", "")
     peer.set_tag("0", None)
     peer.set_tag("256", "")
+
+
+@pytest.mark.parametrize("keys", [{}, {"k": "secret"}], ids=["no keys", "keys"])
+@pytest.mark.parametrize("dials", [True, False])
+def test_tags_that_are_too_long_to_be_told(dials: bool, keys: dict[str, str]) -> None:
+    async def main() -> None:
+        async with peers("long", "other", keys=keys) as (long, other):
+            for number in range(70):
+                long.set_tag(f"t{number}", "x" * 1000)
+            error: type[roletalk.RoletalkError]
+            if dials:
+                who, url = long, (await other.listen()).url
+                error, text = (
+                    roletalk.ProtocolError,
+                    "own name and tags are too long .*shorter tags=",
+                )
+            else:
+                who, url = other, (await long.listen()).url
+                error, text = roletalk.ConnectError, "1009 .*its log says why"
+            with pytest.raises(error, match=text):
+                await who.connect(url)
+            assert long.stats()["handshake_failures"] == 1
+
+    run(main())
