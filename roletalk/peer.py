@@ -157,6 +157,7 @@ class Peer(PeerCore, TakesMiddleware):
             )
         if not isinstance(name, str) or len(name) > 1024:
             raise ValueError("name is a str of at most 1024 characters")
+        _check_told("name", name)
         super().__init__(
             FrameLimits(
                 max_message_size=max_message_size, high_water=high_water, low_water=low_water
@@ -211,6 +212,7 @@ class Peer(PeerCore, TakesMiddleware):
         self.check_thread()
         if not isinstance(tag, str) or not isinstance(value, (str, type(None))):
             raise TypeError("a tag and its value are str")
+        _check_told("a tag and its value", tag, value or "")
         if value is None:
             self._tags.pop(tag, None)
         elif tag not in self._tags and len(self._tags) >= MAX_TAGS:
@@ -553,6 +555,15 @@ class Peer(PeerCore, TakesMiddleware):
     def __repr__(self) -> str:
         state = "closing" if self.closing else f"units={len(self._units)}"
         return f"<Peer {self.name!r} id={self.id!r} {state}>"
+
+
+def _check_told(what: str, *texts: str) -> None:
+    """Refuse what no handshake could tell the units."""
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what}: lone surrogates, which UTF-8 cannot hold") from None
 
 
 _singleton: Peer | None = None
