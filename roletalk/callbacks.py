@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
@@ -55,6 +56,10 @@ class Callbacks(Generic[T]):
                 self._run(result, subject, function)
 
     def _run(self, awaitable: Awaitable[object], subject: T, function: object) -> None:
+        if asyncio._get_running_loop() is None:
+            # Roles may be made before the loop runs: it is begun when the peer is first used there.
+            self._peer._early_callbacks.append(partial(self._run, awaitable, subject, function))
+            return
         # asyncio keeps only weak references to tasks.
         tasks = self._peer._callback_tasks
         if len(tasks) >= MAX_RUNNING:

@@ -190,6 +190,7 @@ class Peer(PeerCore, TakesMiddleware):
         self._dialers: set[Dialer] = set()
         self._middlewares: list[Middleware] = []
         self._callback_tasks: set[asyncio.Task[Any]] = set()
+        self._early_callbacks: list[Callable[[], None]] = []  # async ones, until a loop runs
         self._role_callbacks: Callbacks[Role] = Callbacks(self, "Peer.on_role", "role")
         self._acquaintances = Acquaintances(self, acquaint_filter)
         self._lobby = Lobby(clock)
@@ -235,6 +236,12 @@ class Peer(PeerCore, TakesMiddleware):
         """Remove a preshared key; connections that are open stay. Raises `KeyError` if there is none."""
         self.check_thread()
         self._keys.remove(id)
+
+    def bind(self) -> None:
+        """Bind the peer to the running loop, or raise `RuntimeError` when it is bound elsewhere."""
+        super().bind()
+        while self._early_callbacks:
+            self._early_callbacks.pop(0)()
 
     # -- what there is
 

@@ -119,6 +119,32 @@ def test_callbacks_of_a_peer_that_raise_harm_nobody(caplog: pytest.LogCaptureFix
     assert len([r for r in caplog.records if "error in callback" in r.message]) == 12
 
 
+def test_async_callbacks_of_what_is_done_before_the_loop_runs() -> None:
+    seen: list[object] = []
+    peer = roletalk.Peer()
+
+    @peer.on_role
+    async def made(role: roletalk.Role) -> None:
+        await asyncio.sleep(0)
+        seen.append((role.name, role.active))
+
+    role = peer.role("r")
+
+    @role.on_status_change
+    async def changed(role: roletalk.Role) -> None:
+        seen.append(role.active)
+
+    role.disable()
+    role.enable()
+
+    async def main() -> None:
+        async with peer:
+            await eventually(lambda: len(seen) == 3)
+
+    run(main())
+    assert seen == [True, True, ("r", True)]
+
+
 def test_closing_a_peer_cancels_callbacks_that_still_run() -> None:
     async def main() -> None:
         cancelled = asyncio.Event()
