@@ -98,6 +98,10 @@ async def within(awaitable: Awaitable[T], timeout: float | None) -> T:
     future = asyncio.ensure_future(awaitable)
     try:
         done, _ = await asyncio.wait({future}, timeout=timeout)
+    except BaseException:
+        # It may have failed in the same moment, which nobody will hear of.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        raise
     finally:
         if not future.done():
             future.cancel()

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 import roletalk
-from roletalk.callbacks import Callbacks, Opening
+from roletalk.callbacks import Callbacks, Opening, within
 from tests.helpers import eventually, pair, peers, run
 
 pytestmark = pytest.mark.usefixtures("on_mesh")
@@ -162,6 +162,22 @@ def test_closing_a_peer_cancels_callbacks_that_still_run() -> None:
         assert cancelled.is_set()
 
     run(main())
+
+
+# -- waiting
+
+
+def test_a_wait_that_is_cancelled_when_it_fails() -> None:
+    async def main() -> None:
+        failing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = asyncio.ensure_future(within(failing, None))
+        await asyncio.sleep(0)
+        failing.set_exception(OSError("nobody awaits it"))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    run(main())  # the loop hears of no exception that was never retrieved
 
 
 # -- Opening
