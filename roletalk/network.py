@@ -116,13 +116,16 @@ class SocketNetwork:
             options = {"ssl": ssl, "ssl_handshake_timeout": self._peer.handshake_timeout}
         if path is not None:
             check_unix_sockets()
+            if not path or "\0" in os.fsdecode(path):
+                raise ValueError(f"path= is that of a file, not {path!r}")
             bound = await aiofastnet.create_unix_server(
                 loop, accepted, path, start_serving=False, cleanup_socket=False
             )
         else:
             bound = await aiofastnet.create_server(loop, accepted, host, port, start_serving=False)
-        sockets = _Sockets(path)
+        sockets: _Sockets | None = None
         try:
+            sockets = _Sockets(path)
             for sock in bound.sockets:
                 own = ListeningSocket(sock, self._turned_away)
                 try:
@@ -137,7 +140,8 @@ class SocketNetwork:
                 await server.start_serving()
                 own.listen(backlog)
         except BaseException:
-            sockets.close()
+            if sockets is not None:
+                sockets.close()
             raise
         finally:
             bound.close()

@@ -157,6 +157,16 @@ def test_a_socket_that_a_dead_process_left_is_taken_over(tmp_path: Path) -> None
     run(main())
 
 
+@pytest.mark.parametrize("path", ["", "\0abstract"])
+def test_a_path_that_is_no_file(path: str) -> None:
+    async def main() -> None:
+        async with peers("server") as (server,):
+            with pytest.raises(ValueError, match="path= is that of a file"):
+                await server.listen(path=path)
+
+    run(main())
+
+
 def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with peers("server", "client") as (server, client):
