@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import platform
 import ssl as ssl_module
 import sys
@@ -574,6 +575,19 @@ def _check_told(what: str, *texts: str) -> None:
 
 
 _singleton: Peer | None = None
+# Of processes that this one was forked from.  They are kept: what they have open is not this one's to close.
+_inherited: Final[list[Peer]] = []
+
+
+def _forked() -> None:
+    global _singleton
+    if _singleton is not None:
+        _inherited.append(_singleton)
+    _singleton = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _called_as(like: Callable[P, Peer]) -> Callable[[Callable[..., Peer]], Callable[P, Peer]]:
@@ -590,7 +604,8 @@ def _called_as(like: Callable[P, Peer]) -> Callable[[Callable[..., Peer]], Calla
 def singleton(**options: Any) -> Peer:
     """The peer of the whole process, made with `options` at the first call.
 
-    Raises `RuntimeError` when options are given later; a closed one is replaced by a new one.
+    Raises `RuntimeError` when options are given later; a closed one is replaced by a new one.  A forked
+    child makes one of its own.
     """
     global _singleton
     if _singleton is None or _singleton._shutdown.done.is_set():

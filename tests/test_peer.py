@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
@@ -339,6 +340,21 @@ def test_singleton() -> None:
 
 
 # -- stats
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+def test_the_singleton_of_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roletalk.peer._singleton", None)
+    parents = roletalk.singleton(name="parent's")
+    child = os.fork()
+    if child == 0:
+        try:
+            own = roletalk.singleton(name="child's")
+            os._exit(0 if own is not parents and own is roletalk.singleton() else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert roletalk.singleton() is parents
 
 
 def test_stats() -> None:
