@@ -23,6 +23,7 @@ cdef class Connection(Inbound):
         readonly str close_reason
         readonly bint closed_by_us
         readonly uint64_t bytes_sent       # of frames
+        readonly Py_ssize_t bytes_lost     # that were unsent when it ended, but for our close frame
         ConnectionState _state
         object _transport
         object _write
@@ -36,7 +37,9 @@ cdef class Connection(Inbound):
         Py_ssize_t _frame_at           # where the payload of the frame being built starts; -1: none
         Py_ssize_t _frame_size
         uint32_t _mask                 # of the frame being built, as four bytes in memory order
-        Py_ssize_t _backlog            # bytes that the transport held after the last flush
+        Py_ssize_t _backlog            # bytes that the transport held when it was last looked at
+        Py_ssize_t _close_size         # of our close frame
+        Py_ssize_t _taken              # bytes that had left the transport when `check_alive` looked
         bint _flush_scheduled
         bint _backed_up                # the transport's backlog is above BACKED_UP, or not yet DRAINED
         bint _reading_paused           # the remote does not read what it asked for
@@ -88,5 +91,6 @@ cdef class Connection(Inbound):
     cdef int _answer_ping(self, const char* payload, Py_ssize_t size) except -1
     cdef int _resume_soon(self) except -1
     cdef int _end_probes(self) except -1
+    cdef int _note_lost(self, Py_ssize_t unsent) except -1
     cdef int _start_closing(self, int code, str reason, bint by_us) except -1
     cdef int _use_room(self) except -1

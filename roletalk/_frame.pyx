@@ -154,11 +154,14 @@ cdef class Connection(Inbound):
             self.flush()
 
     def eof_received(self):
-        return False                   # the transport closes itself
+        self.unsent()
+        return False                   # the transport closes itself, once it has sent what it holds
 
     def connection_lost(self, exc):
         if self._state == CLOSED:
             return
+        # Nobody is told what the transport has dropped: that is what it held when it was last looked at.
+        self._note_lost(self._out.size + (self._backlog if exc is not None else 0))
         self._set_state(CLOSED)
         if self.close_code == 0:
             self.close_code = CLOSE_ABNORMAL
@@ -468,7 +471,8 @@ cdef class Connection(Inbound):
         that nothing followed.  Any received byte counts as life."""
         if self._state != OPEN:
             return
-        cdef Py_ssize_t backlog
+        self.unsent()
+        cdef Py_ssize_t taken
         if self._holds > 0:
             # Nothing is read because a reader is behind: nothing can be heard, pings neither.  A pong
             # that was not asked for (RFC 6455, 5.5.3) tells the other side that we live.
@@ -480,9 +484,9 @@ cdef class Connection(Inbound):
             return
         if self._reading_paused:
             # Nothing is read, so nothing can be heard: that the remote takes our bytes is life too.
-            backlog = self._write_buffer_size()
-            if backlog < self._backlog:
-                self._backlog = backlog
+            taken = self.bytes_sent - self._backlog
+            if taken != self._taken:
+                self._taken = taken
                 self.received_at = at
         # Not later: where a test's clock stands, the answer comes at the time of the ping.
         if self._pinged_at and self.received_at >= self._pinged_at:
@@ -538,7 +542,12 @@ cdef class Connection(Inbound):
         if self._transport is not None and self._state != CLOSED:
             # What the transport drops may be the rest of a frame: nothing may follow it.
             self._fd = -1
+            self._note_lost(self.unsent())
             self._transport.abort()
+
+    cdef int _note_lost(self, Py_ssize_t unsent) except -1:
+        self.bytes_lost = max(self.bytes_lost, unsent - self._close_size)
+        return 0
 
     cdef int _start_closing(self, int code, str reason, bint by_us) except -1:
         cdef bytes text = reason.encode("utf-8", "replace")[:123]
@@ -550,6 +559,7 @@ cdef class Connection(Inbound):
         self._assembly = None
         self._pong = None
         payload = bytes((code >> 8, code & 0xFF)) + text.decode("utf-8", "ignore").encode()
+        self._close_size = header_size(PyBytes_GET_SIZE(payload), self.is_client) + PyBytes_GET_SIZE(payload)
         self._control(OPCODE_CLOSE, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
         self._set_state(CLOSING)
         if self._close_timer is None:

@@ -78,8 +78,8 @@ cdef class Link(Connection):
         self._end_streams()
         owner, self.owner = self.owner, None
         self.peer.count_link(self)
-        if self._out.size > 0 and not self.closed_by_us:
-            self.peer.drop("frames unsent when their connection was lost")
+        if self.bytes_lost > 0 and self.unit is not None:
+            self.peer.drop("connections lost with bytes unsent")
         owner.lost(self)
         return 0
 
