@@ -28,8 +28,9 @@ from .errors import (
 from .keys import generate_key
 from .listener import Listener
 from .middleware import CallNext, Kind
-from .peer import Peer, singleton
+from .peer import Peer
 from .role import Role
+from .singletons import singleton
 from .stats import Stats
 from .unit import Unit
 

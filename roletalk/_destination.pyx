@@ -206,7 +206,10 @@ cdef class DestinationCore:
         while True:
             await self._room(link, deadline, event)
             left = None if deadline == INFINITE else max(deadline - now(), 0.0)
-            outcome = self._request(event, data, left, unit, ignore_close)
+            try:
+                outcome = self._request(event, data, left, unit, ignore_close)
+            except RoletalkError as exc:
+                raise self._about(exc, event)
             if not isinstance(outcome, Link):
                 return await outcome
             link = outcome
@@ -260,7 +263,10 @@ cdef class DestinationCore:
     async def _send_later(self, event, data, unit, link):
         while link is not None:
             await self._room(link, INFINITE, event)
-            link = self._send(event, data, unit)
+            try:
+                link = self._send(event, data, unit)
+            except RoletalkError as exc:
+                raise self._about(exc, event)
 
     def send_nowait(self, event, data=None, *, unit=None):
         """Send a one-way message to one unit at once.
@@ -344,8 +350,7 @@ cdef class DestinationCore:
             try:
                 outcome = self._open_now(stream, kind, event, data, deadline, unit)
             except RoletalkError as exc:
-                self._about(exc, event)
-                raise
+                raise self._about(exc, event)
             if not isinstance(outcome, Link):
                 break
             await self._room(outcome, deadline, event)
@@ -353,7 +358,7 @@ cdef class DestinationCore:
             await outcome
         except BaseException as exc:
             stream.abort_with(abort_text(exc, False))
-            raise
+            raise self._about(exc, event)
         return stream
 
     cdef object _open_now(self, Stream stream, int kind, object event, object data, double deadline,

@@ -11,7 +11,7 @@ import re
 import sys
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 __all__ = ["MAX_URL_CHARS", "Address", "check_unix_sockets", "may_dial"]
 
@@ -88,7 +88,14 @@ class Address:
             if parts.netloc or not parts.path.startswith("/"):
                 meant = "ws+unix:///" + (parts.netloc + parts.path).lstrip("/")
                 raise ValueError(f"the URL {shown} needs an absolute path: write {meant[:200]!r}")
-            return cls(url, False, "", 0, "/", parts.path)
+            if parts.query or parts.fragment:
+                raise ValueError(
+                    f"the URL {shown} has a query: in a path write %3F for ? and %23 for #"
+                )
+            path = unquote(parts.path, errors="surrogateescape")
+            if "\0" in path:
+                raise ValueError(f"the URL {shown} has a NUL in its path")
+            return cls(url, False, "", 0, "/", path)
         if parts.scheme not in _DEFAULT_PORTS:
             raise ValueError(
                 f"the URL {shown} does not begin with ws://, wss:// or ws+unix://:"

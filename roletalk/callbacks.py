@@ -90,6 +90,21 @@ class Callbacks(Generic[T]):
         )
 
 
+def check_seconds(what: str, seconds: Any) -> None:
+    """`TypeError` or `ValueError`, naming `what`, unless it is a time, or ``None`` for no limit."""
+    if seconds is None:
+        return
+    try:
+        is_time = seconds >= 0
+    except TypeError:
+        kind = type(seconds).__name__
+        raise TypeError(
+            f"{what} is in seconds, a number, or None for no limit, not {kind}"
+        ) from None
+    if not is_time:
+        raise ValueError(f"{what} is in seconds, 0 or more, or None for no limit, not {seconds!r}")
+
+
 async def within(awaitable: Awaitable[T], timeout: float | None) -> T:
     """The result of `awaitable`; cancels it and raises `TimeoutError` after `timeout` seconds.
 

@@ -10,7 +10,7 @@ from ._destination import UNSET, DestinationCore
 from ._peer import clock
 from ._session import Link
 from ._text import named, quoted
-from .callbacks import Callbacks, within
+from .callbacks import Callbacks, check_seconds, within
 from .errors import NoUnitsError, RequestTimeout, RoletalkError
 from .hints import NAMED, why_nobody
 
@@ -34,7 +34,7 @@ class Destination(DestinationCore):
 
     def __init__(self, peer: Peer, name: str) -> None:
         super().__init__(peer, name)
-        self._ready = asyncio.Event()
+        self._wake = asyncio.Event()  # that there is a unit, or will be none
         self._open_callbacks: Callbacks[Destination] = Callbacks(
             peer, "Destination.on_open", "destination"
         )
@@ -51,23 +51,30 @@ class Destination(DestinationCore):
     @property
     def ready(self) -> bool:
         """Whether any connected unit serves the role."""
-        return self._ready.is_set()
+        return bool(self.units)
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until a connected unit serves the role.
 
-        Raises `TimeoutError` after `timeout` seconds, naming the role.
+        Raises `TimeoutError` after `timeout` seconds, naming the role; `RuntimeError` once the peer is
+        closed.
         """
+        check_seconds("timeout=", timeout)
         self.peer.bind()
-        if self._ready.is_set():
+        if self.ready:
             return
         try:
-            await within(self._ready.wait(), timeout)
+            await within(self._served(), timeout)
         except TimeoutError:
             raise TimeoutError(
                 f"no unit serves role {quoted(self.name)} after {timeout:g} s"
                 f" ({why_nobody(self.peer, self.name)()})"
             ) from None
+
+    async def _served(self) -> None:
+        while not self.ready:
+            self.peer._refuse_when_closed(f"no unit will serve role {quoted(self.name)}")
+            await self._wake.wait()
 
     def survey(
         self, event: str, data: object = None, *, timeout: float | None = UNSET
@@ -139,17 +146,19 @@ class Destination(DestinationCore):
 
     def _add(self, unit: Unit) -> None:
         self.add_unit(unit)
-        opened = not self._ready.is_set()
-        self._ready.set()
-        if opened:
+        self._wake.set()
+        if len(self.units) == 1:
             self._open_callbacks(self)
         self._unit_callbacks(unit)
 
     def _remove(self, unit: Unit) -> None:
         self.remove_unit(unit)
         if not self.units:
-            self._ready.clear()
+            self._wake.clear()
             self._close_callbacks(self)
+
+    def _peer_closed(self) -> None:
+        self._wake.set()
 
     def on_open(self, function: DestinationCallback) -> DestinationCallback:
         """Decorate a callback, called with the destination when its first unit comes."""

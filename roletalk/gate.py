@@ -311,7 +311,8 @@ class Admission:
             lost=self._lost_early,
         )
         self.result: asyncio.Future[Unit] = peer.loop.create_future()
-        self._timer = peer.loop.call_later(peer.handshake_timeout, self._out_of_time)
+        limit = peer.handshake_timeout
+        self._timer = None if limit is None else peer.loop.call_later(limit, self._out_of_time)
         peer._lobby.enter(self, stranger=dialer is None)
         if host is not None:
             peer._lobby.let_in(self, host)
@@ -552,7 +553,8 @@ class Admission:
             self.gate.transport.abort()
 
     def _finish_entering(self, *, lingers: bool = False) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._peer._lobby.leave(self, lingers=lingers)
         if self._handshake is not None:
             self._handshake.close()

@@ -9,6 +9,7 @@ import ssl as ssl_module
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from .gate import Admission, Gate
 
@@ -65,7 +66,7 @@ class Listener:
     def url(self) -> str:
         """What a peer on this machine may dial: ``ws://``, ``wss://`` or ``ws+unix://``."""
         if self.path is not None:
-            return f"ws+unix://{os.path.abspath(self.path)}"
+            return f"ws+unix://{quote(os.fsencode(os.path.abspath(self.path)))}"
         if not self.addresses:
             return ""
         host, port = self.addresses[0]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .address import Address
     from .peer import Peer
 
+# s of a TLS handshake, for which asyncio has no way to say that there is no limit: an `Admission` has one.
+UNLIMITED: Final = 1e7
 ACCEPTS_PER_TURN: Final = 64  # connections taken in before the loop gets its turn
 
 
@@ -89,7 +91,11 @@ class SocketNetwork:
             return
         options: dict[str, Any] = {}
         if ssl is not None:
-            options = {"ssl": ssl, "server_hostname": server_hostname or address.host}
+            options = {
+                "ssl": ssl,
+                "server_hostname": server_hostname or address.host,
+                "ssl_handshake_timeout": UNLIMITED,
+            }
         await aiofastnet.create_connection(
             loop, lambda: protocol, address.host, address.port, **options
         )
@@ -113,7 +119,8 @@ class SocketNetwork:
         few = min(backlog, ACCEPTS_PER_TURN)
         options: dict[str, Any] = {}
         if ssl is not None:
-            options = {"ssl": ssl, "ssl_handshake_timeout": self._peer.handshake_timeout}
+            limit = self._peer.handshake_timeout
+            options = {"ssl": ssl, "ssl_handshake_timeout": UNLIMITED if limit is None else limit}
         if path is not None:
             check_unix_sockets()
             if not path or "\0" in os.fsdecode(path):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-import os
 import platform
 import ssl as ssl_module
 import sys
@@ -14,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ._inbound import FrameLimits
 from ._peer import PeerCore, clock
@@ -22,7 +20,7 @@ from ._text import quoted
 from .acquaintance import Acquaintances
 from .address import Address
 from .announcer import Announcer
-from .callbacks import Callbacks, Opening, within
+from .callbacks import Callbacks, Opening, check_seconds, within
 from .destination import Destination
 from .dialer import Dialer
 from .errors import ConnectError, RoletalkError
@@ -45,9 +43,8 @@ from .units import Units
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Peer", "singleton"]
+__all__ = ["Peer"]
 
-P = ParamSpec("P")
 UnitCallback = TypeVar("UnitCallback", bound=Callable[[Unit], object])
 RoleCallback = TypeVar("RoleCallback", bound=Callable[[Role], object])
 
@@ -72,7 +69,7 @@ class Peer(PeerCore, TakesMiddleware):
     - `request_timeout`: of requests that name none.
     - `heartbeat_interval`: of silence until a ping.
     - `heartbeat_timeout`: until its answer, after which the connection is given up.
-    - `handshake_timeout`: of a connection from its start to the end of the handshake; never ``None``.
+    - `handshake_timeout`: of a connection from its start to the end of the handshake.
     - `slow_handler`: that a handler may hold the event loop before a warning names it.
 
     Bytes:
@@ -115,7 +112,7 @@ class Peer(PeerCore, TakesMiddleware):
         request_timeout: float | None = 60.0,
         heartbeat_interval: float | None = 10.0,
         heartbeat_timeout: float | None = 5.0,
-        handshake_timeout: float = 5.0,
+        handshake_timeout: float | None = 5.0,
         max_message_size: int = 16 * 1024 * 1024,
         expose_errors: bool = False,
         acquaint_filter: Callable[[Unit, str], bool] | None = None,
@@ -145,17 +142,10 @@ class Peer(PeerCore, TakesMiddleware):
             )
         if min(max_received_bytes, max_log_lines, max_log_lines_in_all) < 0:
             raise ValueError("max_received_bytes and the numbers of log lines are not negative")
-        for option, seconds in (
-            ("request_timeout", request_timeout),
-            ("heartbeat_interval", heartbeat_interval),
-            ("heartbeat_timeout", heartbeat_timeout),
-        ):
-            if seconds is not None and not seconds >= 0:
-                raise ValueError(f"{option} is in seconds, 0 or more, or None, not {seconds!r}")
-        if handshake_timeout is None or not handshake_timeout > 0:
-            raise ValueError(
-                f"handshake_timeout is in seconds, more than 0 and never None, not {handshake_timeout!r}"
-            )
+        check_seconds("request_timeout", request_timeout)
+        check_seconds("heartbeat_interval", heartbeat_interval)
+        check_seconds("heartbeat_timeout", heartbeat_timeout)
+        check_seconds("handshake_timeout", handshake_timeout)
         if not isinstance(name, str) or len(name) > 1024:
             raise ValueError("name is a str of at most 1024 characters")
         _check_told("name", name)
@@ -178,7 +168,7 @@ class Peer(PeerCore, TakesMiddleware):
         self.id: Final[str] = uuid.uuid4().hex
         self.name: Final[str] = name
         self.friendly: Final[bool] = friendly
-        self.handshake_timeout: float = handshake_timeout
+        self.handshake_timeout: float | None = handshake_timeout
         self._tags: dict[str, str] = {}
         for tag, value in (tags or {}).items():
             self.set_tag(tag, value)
@@ -367,6 +357,7 @@ class Peer(PeerCore, TakesMiddleware):
         """
 
         async def listen() -> Listener:
+            _check_context(ssl)
             self.bind()
             self._refuse_when_closing("cannot listen")
             listener = Listener(self, ssl, path)
@@ -404,6 +395,10 @@ class Peer(PeerCore, TakesMiddleware):
         made: list[Dialer] = []
 
         async def connect() -> Unit:
+            _check_context(ssl)
+            if not isinstance(server_hostname, (str, type(None))):
+                raise TypeError(f"server_hostname= is a str, not {type(server_hostname).__name__}")
+            check_seconds("timeout=", timeout)
             self.bind()
             self._refuse_when_closing(f"cannot connect to {url!r}")
             address = Address.parse(url)
@@ -451,6 +446,12 @@ class Peer(PeerCore, TakesMiddleware):
         if self.closing:
             raise RuntimeError(
                 f"{what}: peer {quoted(self.name)} is closed or closing; make a new Peer to go on"
+            )
+
+    def _refuse_when_closed(self, what: str) -> None:
+        if self._shutdown.done.is_set():
+            raise RuntimeError(
+                f"{what}: peer {quoted(self.name)} is closed; make a new Peer to go on"
             )
 
     # -- handshakes
@@ -532,6 +533,7 @@ class Peer(PeerCore, TakesMiddleware):
 
         May be called twice, and before `close`.
         """
+        check_seconds("timeout=", timeout)
         self.bind()
         await self._shutdown.drain(timeout)
 
@@ -542,6 +544,7 @@ class Peer(PeerCore, TakesMiddleware):
         streams fail with `StreamError`.  All of it within `timeout` seconds; what is left then is
         cancelled and dropped.  May be called twice: the second call waits for the first.
         """
+        check_seconds("timeout=", timeout)
         if self.loop is None:
             self._shutdown.nothing_to_close()
             return
@@ -565,6 +568,14 @@ class Peer(PeerCore, TakesMiddleware):
         return f"<Peer {self.name!r} id={self.id!r} {state}>"
 
 
+def _check_context(ssl: object) -> None:
+    if not isinstance(ssl, (ssl_module.SSLContext, type(None))):
+        kind = type(ssl).__name__
+        raise TypeError(
+            f"ssl= is an ssl.SSLContext, not {kind}: ssl.create_default_context() makes one"
+        )
+
+
 def _check_told(what: str, *texts: str) -> None:
     """Refuse what no handshake could tell the units."""
     try:
@@ -572,47 +583,3 @@ def _check_told(what: str, *texts: str) -> None:
             text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{what}: lone surrogates, which UTF-8 cannot hold") from None
-
-
-_singleton: Peer | None = None
-# Of processes that this one was forked from.  They are kept: what they have open is not this one's to close.
-_inherited: Final[list[Peer]] = []
-
-
-def _forked() -> None:
-    global _singleton
-    if _singleton is not None:
-        _inherited.append(_singleton)
-    _singleton = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-def _called_as(like: Callable[P, Peer]) -> Callable[[Callable[..., Peer]], Callable[P, Peer]]:
-    """Say that a function takes the arguments of `like`, which are written down only there."""
-
-    def say(function: Callable[..., Peer]) -> Callable[P, Peer]:
-        function.__signature__ = inspect.signature(like)  # type: ignore[attr-defined]
-        return function
-
-    return say
-
-
-@_called_as(Peer)
-def singleton(**options: Any) -> Peer:
-    """The peer of the whole process, made with `options` at the first call.
-
-    Raises `RuntimeError` when options are given later; a closed one is replaced by a new one.  A forked
-    child makes one of its own.
-    """
-    global _singleton
-    if _singleton is None or _singleton._shutdown.done.is_set():
-        _singleton = Peer(**options)
-    elif options:
-        raise RuntimeError(
-            f"singleton() was called with {', '.join(options)} after the singleton was made: its options"
-            " are those of the first call; call it without any, or make a Peer of your own"
-        )
-    return _singleton

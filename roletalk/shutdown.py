@@ -165,6 +165,8 @@ class Shutdown:
         peer.stop_sweeping()
         await _cancel(peer._callback_tasks - self._callers)
         self.done.set()
+        for destination in peer.destinations:
+            destination._peer_closed()
 
 
 async def _heard(links: list[Link], until: float) -> None:

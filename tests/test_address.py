@@ -71,6 +71,9 @@ def test_parse_a_unix_socket() -> None:
         ("ws://h/?\udcfd", "UTF-8 cannot hold"),
         ("ws+unix://run/peer.sock", "absolute path"),
         ("ws+unix:", "absolute path"),
+        ("ws+unix:///run/peer#1", "write %3F for \\? and %23 for #"),
+        ("ws+unix:///run/peer?1", "write %3F for \\? and %23 for #"),
+        ("ws+unix:///run/%00", "NUL"),
         ("ws://h/" + "x" * MAX_URL_CHARS, f"over {MAX_URL_CHARS}"),
     ],
 )

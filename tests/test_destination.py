@@ -74,6 +74,21 @@ def test_wait_ready_past_its_timeout() -> None:
     run(main())
 
 
+def test_wait_ready_ends_with_its_peer() -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+            waiting = asyncio.create_task(client.destination("r").wait_ready())
+            await asyncio.sleep(0)
+            await client.close()
+            with pytest.raises(RuntimeError, match=r"no unit will serve role 'r': .* is closed"):
+                await waiting
+            await server.close()
+            with pytest.raises(RuntimeError, match="closed"):
+                await client.destination("r").wait_ready(1)
+
+    run(main())
+
+
 def test_wait_ready_can_be_cancelled() -> None:
     async def main() -> None:
         async with peers("client") as (client,):

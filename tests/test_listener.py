@@ -92,6 +92,18 @@ def test_ipv6() -> None:
 # -- Unix sockets
 
 
+@pytest.mark.parametrize(
+    "name", ["a peer?#%20.sock", "\udcff", "é"], ids=["signs", "bytes", "accent"]
+)
+def test_the_url_of_any_path_may_be_dialled(name: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with peers("server", "client") as (server, client):
+            listener = await server.listen(path=str(tmp_path / name))
+            assert (await client.connect(listener.url)).name == "server"
+
+    run(main())
+
+
 def test_a_unix_socket(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "peer.sock"

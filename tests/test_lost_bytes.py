@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -33,6 +34,13 @@ async def stalled(**options: Any) -> AsyncIterator[tuple[roletalk.Peer, roletalk
             destination.send_nowait("e", MESSAGE)
         await eventually(lambda: client.stats()["unsent_bytes"] > 0)
         yield server, client
+
+
+def fill(destination: roletalk.Destination) -> None:
+    """Write until there is no more room."""
+    with suppress(roletalk.WouldBlock):
+        while True:
+            destination.send_nowait("e", MESSAGE)
 
 
 def test_a_reset(caplog: pytest.LogCaptureFixture) -> None:
@@ -106,5 +114,24 @@ def test_what_was_sent_is_not_counted(how: str) -> None:
             await eventually(lambda: not client.units and not server.units)
             assert near.bytes_lost == far.bytes_lost == 0
             assert client.stats()["drops"] == server.stats()["drops"] == {}
+
+    run(main())
+
+
+@pytest.mark.parametrize("call", ["send", "request", "readable"])
+def test_what_waited_for_room_says_what_it_was(call: str) -> None:
+    """The unit is gone before there is room."""
+
+    async def main() -> None:
+        async with stalled() as (_, client):
+            destination = client.destination("r")
+            fill(destination)
+            waiting = asyncio.ensure_future(getattr(destination, call)("waited"))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            link_of(client).abort()
+            with pytest.raises((roletalk.NoUnitsError, roletalk.UnitClosedError)) as caught:
+                await waiting
+            assert (caught.value.role, caught.value.event) == ("r", "waited")
 
     run(main())

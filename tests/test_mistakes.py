@@ -509,7 +509,7 @@ async def test_a_closed_peer() -> None:
 
 
 def test_options_for_a_singleton_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("roletalk.peer._singleton", None)
+    monkeypatch.setattr("roletalk.singletons._singleton", None)
     roletalk.singleton()
     with pytest.raises(RuntimeError, match=r"called with name, tags after the singleton was made"):
         roletalk.singleton(name="late", tags={})

@@ -7,9 +7,11 @@ import os
 from typing import Any
 
 import pytest
+import trustme
 
 import roletalk
 from tests.helpers import eventually, pair, peers, run
+from tests.test_listener import client_context, server_context
 
 # -- connecting
 
@@ -81,8 +83,7 @@ def test_set_tag_counts_for_units_that_come_later() -> None:
         {"request_timeout": -1.0},
         {"heartbeat_interval": -1.0},
         {"heartbeat_timeout": float("nan")},
-        {"handshake_timeout": None},
-        {"handshake_timeout": 0.0},
+        {"handshake_timeout": -1.0},
         {"name": 5},
         {"name": "n" * 1025},
         {"name": "\ud800"},
@@ -95,6 +96,59 @@ def test_set_tag_counts_for_units_that_come_later() -> None:
 def test_bad_options(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         roletalk.Peer(**options)
+
+
+def test_seconds_that_are_no_number() -> None:
+    with pytest.raises(
+        TypeError, match=r"^handshake_timeout is in seconds, a number, .*, not str$"
+    ):
+        roletalk.Peer(handshake_timeout="5")  # type: ignore[arg-type]
+
+    async def main() -> None:
+        async with pair() as (server, client):
+            client.destination("r")
+            for call in (
+                client.connect(server.listeners[0].url, timeout="1"),  # type: ignore[arg-type]
+                client.destination("r").wait_ready("1"),  # type: ignore[arg-type]
+                client.drain("1"),  # type: ignore[arg-type]
+                client.close("1"),  # type: ignore[arg-type]
+            ):
+                with pytest.raises(
+                    TypeError, match=r"^timeout= is in seconds, a number, .*, not str$"
+                ):
+                    await call
+            assert not client.closing
+            assert len(client.units) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_no_limit_of_time_for_handshakes(secure: bool) -> None:
+    authority = trustme.CA()
+
+    async def main() -> None:
+        async with peers("server", "client", handshake_timeout=None) as (server, client):
+            listener = await server.listen(ssl=server_context(authority) if secure else None)
+            unit = await client.connect(
+                listener.url, ssl=client_context(authority) if secure else None
+            )
+            assert unit.name == "server"
+
+    run(main())
+
+
+def test_what_is_no_tls_context() -> None:
+    async def main() -> None:
+        async with peers("one") as (peer,):
+            with pytest.raises(TypeError, match=r"^ssl= is an ssl\.SSLContext, not bool: "):
+                await peer.listen(ssl=True)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match=r"^ssl= is an ssl\.SSLContext, not str: "):
+                await peer.connect("wss://127.0.0.1:1", ssl="x", retry=True)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match=r"^server_hostname= is a str, not int$"):
+                await peer.connect("wss://127.0.0.1:1", server_hostname=5)  # type: ignore[arg-type]
+
+    run(main())
 
 
 def test_redundant_connections() -> None:
@@ -344,7 +398,7 @@ def test_singleton() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 def test_the_singleton_of_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("roletalk.peer._singleton", None)
+    monkeypatch.setattr("roletalk.singletons._singleton", None)
     parents = roletalk.singleton(name="parent's")
     child = os.fork()
     if child == 0:

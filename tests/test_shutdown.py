@@ -62,6 +62,7 @@ class FakePeer:
         self.loop = asyncio.get_running_loop()
         self.units = (FakeUnit(self.log, list(unsent) or [0], answers=answers),)
         self.roles = (_Role(), _Role())
+        self.destinations = ()
         self.listeners: tuple[_Closable, ...] = (_Closable(self.log, "listener"),)
         self._dialers = {_Dialer(self.log)}
         self._announcer = _Noting(self.log, "announce")
