@@ -26,6 +26,7 @@ MAX_DIALS: Final = 4  # introduced addresses dialled at once
 MAX_WAITING: Final = 64  # that wait for their turn
 MAX_REMEMBERED: Final = 1024  # that failed, and are not tried again for a while, nor others then
 FORGET_AFTER: Final = 60.0  # s
+MAX_TOLD: Final = 1 << 20  # bytes of what one unit is told of another; who gets too much closes
 MAX_KEPT: Final = 1024  # introduced addresses that are connected or dialled again
 
 
@@ -82,8 +83,11 @@ class Acquaintances:
         address = next((d.address for d in of._dialers if d.address.path is None), None)
         if address is None:
             return
-        message = _Acquaint(of.id, address.url, sorted(of.roles))
-        whom.send_control(bytes([MessageType.ACQUAINT]) + msgspec.json.encode(message))
+        message = msgspec.json.encode(_Acquaint(of.id, address.url, sorted(of.roles)))
+        if len(message) > MAX_TOLD:
+            self._peer.count_drop("introductions of units with too many roles")
+            return
+        whom.send_control(bytes([MessageType.ACQUAINT]) + message)
 
     # -- being introduced
 

@@ -240,6 +240,27 @@ def test_what_is_told_and_what_never(friendly: bool) -> None:
     run(main())
 
 
+def test_a_unit_whose_roles_are_too_long_is_not_introduced() -> None:
+    async def main() -> None:
+        async with peers("middle", "dialled", "wordy") as (middle, dialled, wordy):
+            listener = await middle.listen()
+            for number in range(17):
+                wordy.role(f"{number}" + "r" * 65_000)
+            unit = await middle.connect((await wordy.listen()).url)
+            await eventually(lambda: len(unit.roles) == 17)
+            async with raw_unit(listener.port, friendly=True) as connection:
+                reading = asyncio.create_task(asyncio.to_thread(acquaints, connection))
+                await eventually(lambda: len(middle.units) == 2)
+                await middle.connect((await dialled.listen()).url)
+                # Neither of the two others is told of it, and nobody is closed for what it is told.
+                assert middle.stats()["drops"] == {"introductions of units with too many roles": 2}
+                assert len(middle.units) == 3
+                await middle.close()
+                assert [told["id"] for told in await reading] == [dialled.id]
+
+    run(main())
+
+
 def test_a_unix_socket_is_never_told_of(tmp_path: object) -> None:
     async def main() -> None:
         async with peers("middle", "dialled") as (middle, dialled):
