@@ -24,7 +24,7 @@ MOST_OBJECTS = 100  # of the second half of the actions: caches that fill late, 
 MOST_BLOCKS = 500
 MOST_MEMORY = 1 << 20  # bytes
 # The other actions are done a tenth as often: what they do ends in failures that take their time.
-OFTEN = ("connects", "requests", "streams that")
+OFTEN = ("connects", "peers made", "requests", "streams that")
 NO_CYCLES = ("requests", "streams")  # actions whose objects must be gone without a collection
 
 
