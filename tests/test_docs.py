@@ -37,6 +37,7 @@ INTERNAL = {
     "Connection.wait_for_room",
     "Listener.start",
     "Peer.active_roles",
+    "Peer.bind",
     "Peer.handshake_timeout",
     "Peer.serves",
 }
