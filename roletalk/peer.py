@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from ._inbound import FrameLimits
 from ._peer import PeerCore, clock
@@ -39,9 +39,6 @@ from .signals import asked
 from .stats import Stats
 from .unit import Unit
 from .units import Units
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Peer"]
 
