@@ -416,8 +416,9 @@ async def test_any_frame_is_life(opcode: int) -> None:
         assert [frame.opcode for frame in remote.sent()] == [PING]
 
 
+@pytest.mark.parametrize("is_looked_at", [False, True], ids=["unseen", "looked at meanwhile"])
 @in_loop
-async def test_the_bytes_that_a_paused_remote_takes_are_life() -> None:
+async def test_the_bytes_that_a_paused_remote_takes_are_life(is_looked_at: bool) -> None:
     bounds = limits(high=1000, low=500)
     bounds.max_unsent = 1000
     with connected(limits=bounds) as (connection, remote):
@@ -428,6 +429,8 @@ async def test_the_bytes_that_a_paused_remote_takes_are_life() -> None:
         at = connection.received_at
         connection.check_alive(at + 10, 10.0, 5.0)
         remote.transport.take(10)
+        if is_looked_at:
+            assert connection.unsent_bytes > 0
         connection.check_alive(at + 15, 10.0, 5.0)
         assert connection.is_open
         connection.check_alive(at + 25, 10.0, 5.0)
