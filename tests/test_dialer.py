@@ -15,7 +15,8 @@ import trustme
 
 import roletalk
 from roletalk.backoff import BackOff
-from tests.helpers import eventually, peers, run
+from roletalk.testing import Mesh
+from tests.helpers import eventually, peers, run, run_virtually
 from tests.rawclient import RawListener
 
 
@@ -181,6 +182,31 @@ def test_each_address_is_dialled_again_by_itself(delays: list[str]) -> None:
             await eventually(lambda: not client._dialers)
 
     run(main())
+
+
+def test_connections_that_are_cut_in_turn_are_back_before_the_other_goes() -> None:
+    # Each lives for two seconds less the time it takes to dial it again: were that not steady, the
+    # delays would grow until both are away.
+    async def main() -> None:
+        async with Mesh() as mesh:
+            server, client = mesh.peer("server"), mesh.peer("client")
+            ports = [(await server.listen()).port for _ in range(2)]
+            for port in ports:
+                unit = await client.connect(f"ws://127.0.0.1:{port}")
+            for turn in range(60):
+                await asyncio.sleep(1)
+                dialling = [link.ends[0] for link in mesh._hub.links]
+                (end,) = (
+                    each
+                    for each in dialling
+                    if each.get_extra_info("peername")[1] == ports[turn % 2]
+                )
+                end.cut()
+                await asyncio.sleep(0)
+                assert unit.connected
+            assert client.stats()["reconnects"] >= 59
+
+    run_virtually(main())
 
 
 def test_retry_waits_for_a_peer_that_is_not_there_yet(delays: list[str]) -> None:

@@ -41,9 +41,8 @@ def test_streams_while_connections_are_reset() -> None:
 
 
 @pytest.mark.slow
-def test_connections_that_are_reset_in_turn_are_back_before_the_other_goes() -> None:
-    # Each lives for two seconds less the time it takes to dial it again: were that not steady, the
-    # delays would grow until both are away.
+def test_requests_while_connections_are_reset_in_turn() -> None:
+    # That one is always back before the other goes is for virtual time: tests/test_dialer.py.
     outcome = weather(Plan(requests=40_000, delay=0.02))
     assert outcome.resets >= 6
-    assert outcome.unit_lost == 0
+    assert outcome.reconnects >= 6

@@ -358,8 +358,7 @@ REFUSED_ADDRESSES = [
 
 def assert_dials(victim: VictimProcess, introducer: raw.Connection) -> None:
     """The victim dials whom it may, on this introducer's word; so what came before had its time."""
-    with raw.RawListener() as allowed:
-        victim.may_be_dialled.add(place_of(allowed.url))
+    with victim.fresh_listener() as allowed:
         introducer.send(raw.acquaint("somebody", allowed.url, ["loot"]))
         allowed.accept().drop()
 
@@ -406,8 +405,7 @@ def test_strangers_are_dialled_a_few_at_a_time(fresh_victim: VictimProcess) -> N
 
 
 def test_a_stranger_who_does_not_shake_hands_is_not_dialled_again(victim: VictimProcess) -> None:
-    with raw.RawListener() as trap, victim.watched(), victim.connect() as connection:
-        victim.may_be_dialled.add(place_of(trap.url))
+    with victim.fresh_listener() as trap, victim.watched(), victim.connect() as connection:
         connection.send(raw.acquaint("stranger", trap.url, ["loot"]))
         trap.accept().drop()
         for _ in range(10):
