@@ -51,6 +51,7 @@ cdef class Connection(Inbound):
         double _pinged_at              # s; 0: no ping is out
         double _ponged_at              # s, the last pong that nobody asked for
         object _close_timer
+        double _close_due              # s, when that timer is
         double _patient_until          # s; a remote that is closed on purpose may talk until then
 
     # What a subclass overrides, besides what Inbound has.
@@ -91,6 +92,7 @@ cdef class Connection(Inbound):
     cdef int _answer_ping(self, const char* payload, Py_ssize_t size) except -1
     cdef int _resume_soon(self) except -1
     cdef int _end_probes(self) except -1
+    cdef int _wait_closed(self, double at) except -1
     cdef int _note_lost(self, Py_ssize_t unsent) except -1
     cdef int _start_closing(self, int code, str reason, bint by_us) except -1
     cdef int _use_room(self) except -1

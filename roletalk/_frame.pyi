@@ -56,9 +56,12 @@ class Connection(Inbound):
     def resume_writing(self) -> None: ...
     def send_message(self, message: bytes, text: bool = False) -> None:
         """Queue one message, of bytes or of UTF-8 text. Raises ConnectionError when it is not open."""
-    def check_alive(self, at: float, interval: float, timeout: float) -> None:
+    def check_alive(self, at: float, interval: float, timeout: float, lag: float = 0.0) -> None:
         """Ping when nothing came for `interval` seconds; close with 4005 `timeout` seconds after a ping
         that nothing followed.  Any received byte counts as life.
+
+        `lag` is what this look is late by, in seconds: it counts against nobody, the remote may stand
+        still with us.
         """
     def probe(self) -> asyncio.Future[None]:
         """Ping; returns a future that is done when the remote has read what was sent before, and what it had

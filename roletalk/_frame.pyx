@@ -41,6 +41,7 @@ cdef enum:
 
 cdef const char* PROBE = b"heard"      # what a ping carries that is no heartbeat's
 cdef double UNASKED_PONG = 0.75        # s between them, at the least; a JS peer gives up after 2
+cdef double STOOD_STILL = 0.25         # s that a timer is late by when the loop, or the machine, did
 
 
 cdef bint _is_sendable_close_code(int code) noexcept:
@@ -466,9 +467,13 @@ cdef class Connection(Inbound):
 
     # ---- heartbeat (docs/protocol.md, section 6) ------------------------------------------------------
 
-    def check_alive(self, double at, double interval, double timeout):
+    def check_alive(self, double at, double interval, double timeout, double lag=0.0):
         """Ping when nothing came for `interval` seconds; close with 4005 `timeout` seconds after a ping
-        that nothing followed.  Any received byte counts as life."""
+        that nothing followed.  Any received byte counts as life.
+
+        `lag` is what this look is late by, in seconds: it counts against nobody, the remote may stand
+        still with us.
+        """
         if self._state != OPEN:
             return
         self.unsent()
@@ -492,6 +497,7 @@ cdef class Connection(Inbound):
         if self._pinged_at and self.received_at >= self._pinged_at:
             self._pinged_at = 0
         if self._pinged_at:
+            self._pinged_at += lag
             if at - self._pinged_at >= timeout:
                 self._start_closing(CLOSE_HEARTBEAT_TIMEOUT, "heartbeat timeout", True)
                 # The other side is as good as gone: it will not take part in a closing handshake.
@@ -527,15 +533,24 @@ cdef class Connection(Inbound):
         """Drop the connection, unless it is closed on purpose and the remote was heard just now.
 
         Such a one is behind: it has not read up to our close frame yet.  What it sends to a socket that
-        is gone would be answered by a reset, which takes what it has not read from it.
+        is gone would be answered by a reset, which takes what it has not read from it.  Nor is it judged
+        by a time in which we stood still: it may have done so too.
         """
-        cdef double at = now()
-        self._close_timer = None
-        if (self.close_code == CLOSE_MANUAL and at - self.received_at < self.limits.close_timeout
-                and at < self._patient_until):
-            self._close_timer = self.loop.call_later(self.limits.close_timeout, self._closing_overdue)
+        cdef double at = now(), late = at - self._close_due
+        cdef bint is_heard = at - self.received_at < self.limits.close_timeout
+        if late > STOOD_STILL:
+            self._patient_until += late
+            is_heard = True
+        if self.close_code == CLOSE_MANUAL and is_heard and at < self._patient_until:
+            self._wait_closed(at)
         else:
+            self._close_timer = None
             self.abort()
+
+    cdef int _wait_closed(self, double at) except -1:
+        self._close_due = at + self.limits.close_timeout
+        self._close_timer = self.loop.call_later(self.limits.close_timeout, self._closing_overdue)
+        return 0
 
     def abort(self):
         """Drop the connection at once."""
@@ -552,6 +567,7 @@ cdef class Connection(Inbound):
     cdef int _start_closing(self, int code, str reason, bint by_us) except -1:
         cdef bytes text = reason.encode("utf-8", "replace")[:123]
         cdef bytes payload
+        cdef double at
         self.close_code = code
         self.close_reason = reason
         self.closed_by_us = by_us
@@ -563,8 +579,9 @@ cdef class Connection(Inbound):
         self._control(OPCODE_CLOSE, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
         self._set_state(CLOSING)
         if self._close_timer is None:
-            self._patient_until = now() + CLOSING_PATIENCE * self.limits.close_timeout
-            self._close_timer = self.loop.call_later(self.limits.close_timeout, self._closing_overdue)
+            at = now()
+            self._patient_until = at + CLOSING_PATIENCE * self.limits.close_timeout
+            self._wait_closed(at)
         self.closing()
         if self._reading_paused or self._holds > 0:
             self._reading_paused = False

@@ -77,4 +77,4 @@ class Heartbeat:
         self.peer.remote_log.tick()
         for unit in self.peer.units:
             for link in unit.connections:
-                link.check_alive(now, self._interval, self._timeout)
+                link.check_alive(now, self._interval, self._timeout, self.lag)

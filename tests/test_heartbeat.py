@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import roletalk
+from roletalk._debug import set_clock
 from roletalk.heartbeat import Heartbeat
+from roletalk.testing import Mesh, VirtualTimeLoop
 from tests.helpers import eventually, pair, peers, ready, run, run_virtually
 from tests.rawclient import (
     BINARY,
@@ -217,6 +219,30 @@ def test_a_blocked_loop_costs_no_connection() -> None:
                 await answering
 
     run(main())
+
+
+def test_a_machine_that_stood_still_costs_no_connection() -> None:
+    # Nothing was sent meanwhile either: both peers live on it.
+    async def main() -> None:
+        async with Mesh() as mesh:
+            a = mesh.peer(heartbeat_interval=1.0, heartbeat_timeout=1.0)
+            b = mesh.peer(heartbeat_interval=None)
+            await mesh.connect(a, b, reconnect=False)
+            mesh.delay(a, b, 0.3)
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, VirtualTimeLoop)
+            for tenths in range(1, 30):
+                # A ping is out, or its answer, or neither.
+                await asyncio.sleep(tenths / 10)
+                loop._jumping.at += 30
+                set_clock(loop.time())
+            await asyncio.sleep(5)
+            assert a.units
+            mesh.drop(a, b)
+            await asyncio.sleep(3)
+            assert not a.units
+
+    run_virtually(main())
 
 
 @pytest.mark.usefixtures("on_mesh")
