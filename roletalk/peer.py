@@ -97,7 +97,8 @@ class Peer(PeerCore, TakesMiddleware):
     - `acquaint_filter`: ``(unit, url) -> bool``, whether to dial an address that a unit introduced; by
       default only hosts in the unit's own private or loopback range, or its own host.
 
-    docs/limits.md tells what happens beyond each limit.  Raises `ValueError` for values out of range.
+    docs/limits.md tells what happens beyond each limit.  Raises `ValueError` for values out of range,
+    and `TypeError` for those that are no numbers.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Peer(PeerCore, TakesMiddleware):
         max_pending: int = 65_536,
         max_handlers: int = 16_384,
         max_handler_bytes: int = 64 * 1024 * 1024,
-        slow_handler: float = 0.5,
+        slow_handler: float | None = 0.5,
         max_streams: int = 4096,
         stream_window: int = 4 * 1024 * 1024,
         stream_buffer: int = 64 * 1024 * 1024,
@@ -127,22 +128,34 @@ class Peer(PeerCore, TakesMiddleware):
         max_log_lines: int = 100,
         max_log_lines_in_all: int = 1000,
     ) -> None:
+        _check_counts(
+            max_message_size=max_message_size,
+            high_water=high_water,
+            low_water=low_water,
+            max_units=max_units,
+            max_pending=max_pending,
+            max_handlers=max_handlers,
+            max_handler_bytes=max_handler_bytes,
+            max_streams=max_streams,
+            stream_window=stream_window,
+            stream_buffer=stream_buffer,
+            max_received_bytes=max_received_bytes,
+            max_log_lines=max_log_lines,
+            max_log_lines_in_all=max_log_lines_in_all,
+        )
         if not 0 < low_water <= high_water:
             raise ValueError(
                 f"0 < low_water <= high_water does not hold: {low_water=}, {high_water=}"
             )
         if not 1024 <= max_message_size <= 1 << 30:
             raise ValueError(f"max_message_size is between 1 KiB and 1 GiB, not {max_message_size}")
-        if not 16 * 1024 <= stream_window <= 1 << 30 or stream_buffer < 0:
-            raise ValueError(
-                "stream_window is between 16 KiB and 1 GiB, stream_buffer not negative"
-            )
-        if min(max_received_bytes, max_log_lines, max_log_lines_in_all) < 0:
-            raise ValueError("max_received_bytes and the numbers of log lines are not negative")
+        if not 16 * 1024 <= stream_window <= 1 << 30:
+            raise ValueError(f"stream_window is between 16 KiB and 1 GiB, not {stream_window}")
         check_seconds("request_timeout", request_timeout)
         check_seconds("heartbeat_interval", heartbeat_interval)
         check_seconds("heartbeat_timeout", heartbeat_timeout)
         check_seconds("handshake_timeout", handshake_timeout)
+        check_seconds("slow_handler", slow_handler)
         if not isinstance(name, str) or len(name) > 1024:
             raise ValueError("name is a str of at most 1024 characters")
         _check_told("name", name)
@@ -155,7 +168,7 @@ class Peer(PeerCore, TakesMiddleware):
             max_handlers=max_handlers,
             max_handler_bytes=max_handler_bytes,
             max_pending=max_pending,
-            slow_handler=slow_handler,
+            slow_handler=float("inf") if slow_handler is None else slow_handler,
             max_streams=max_streams,
             stream_window=stream_window,
             stream_buffer=stream_buffer,
@@ -571,6 +584,14 @@ def _check_context(ssl: object) -> None:
         raise TypeError(
             f"ssl= is an ssl.SSLContext, not {kind}: ssl.create_default_context() makes one"
         )
+
+
+def _check_counts(**counts: object) -> None:
+    for what, count in counts.items():
+        if not isinstance(count, int):
+            raise TypeError(f"{what} is an int, not {type(count).__name__}")
+        if not 0 <= count <= sys.maxsize:
+            raise ValueError(f"{what} is 0 or more, at most {sys.maxsize}, not {count}")
 
 
 def _check_told(what: str, *texts: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from typing import Any
 
@@ -96,6 +97,28 @@ def test_set_tag_counts_for_units_that_come_later() -> None:
 def test_bad_options(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         roletalk.Peer(**options)
+
+
+COUNTS = [
+    name
+    for name, parameter in inspect.signature(roletalk.Peer).parameters.items()
+    if parameter.annotation == "int"
+]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_checked(name: str) -> None:
+    assert "max_units" in COUNTS
+    for wrong in (-1, 1 << 64):
+        with pytest.raises(ValueError, match=name):
+            roletalk.Peer(**{name: wrong})  # type: ignore[arg-type]
+    for kind in (1.5, "1", None):
+        with pytest.raises(TypeError, match=f"^{name} is an int, not "):
+            roletalk.Peer(**{name: kind})  # type: ignore[arg-type]
+
+
+def test_no_handler_is_slow_without_a_limit() -> None:
+    assert roletalk.Peer(slow_handler=None).slow_handler == float("inf")
 
 
 def test_seconds_that_are_no_number() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -221,6 +222,36 @@ def test_an_opening_is_answered_once() -> None:
             with pytest.raises(roletalk.RemoteError, match=r": no$"):
                 await destination.readable("rejected")
             await eventually(lambda: len(errors) == 4)
+
+    run(main())
+
+
+@pytest.mark.usefixtures("on_mesh")
+def test_a_stream_whose_connection_was_lost_is_not_accepted() -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+            errors: list[BaseException] = []
+
+            @server.role("r").on_readable("e")
+            async def handler(ctx: Any) -> None:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+                try:
+                    await ctx.accept()
+                except roletalk.StreamError as error:
+                    errors.append(error)
+
+            opening = asyncio.ensure_future((await ready(client)).writable("e"))
+            await eventually(lambda: server.stats()["running_handlers"] == 1)
+            await client.close()
+            with pytest.raises(roletalk.UnitClosedError):
+                await opening
+            await eventually(lambda: errors)
+            (error,) = errors
+            assert isinstance(error, roletalk.StreamError)
+            assert "the connection that it was asked for on is lost" in str(error)
+            assert error.unit is not None
+            assert (error.unit.id, error.role, error.event) == (client.id, "r", "e")
 
     run(main())
 
