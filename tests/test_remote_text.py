@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -249,7 +250,7 @@ def test_a_payload_with_a_field_of_that_name(logged: Logged) -> None:
 @pytest.mark.lag
 def test_names_and_texts_that_handlers_log(logged: Logged) -> None:
     async def main() -> None:
-        async with pair(slow_handler=-1.0) as (server, client):
+        async with pair(slow_handler=0.001) as (server, client):
             role = server.role("r")
 
             @role.on_message
@@ -257,7 +258,7 @@ def test_names_and_texts_that_handlers_log(logged: Logged) -> None:
                 assert_harmless(repr(ctx))
                 raise roletalk.Reject(ctx.data)
 
-            role.on_request(lambda ctx: None)
+            role.on_request(lambda ctx: time.sleep(0.01))
             destination = await ready(client)
             await destination.send(EVIL, EVIL)
             await destination.request(EVIL)
