@@ -8,9 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
+from tools.ports import quiet_port
+
 from .worker import KEY_VARIABLE
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -19,7 +21,7 @@ class Worker:
 
     def __init__(self, name: str, key: str) -> None:
         self.name = name
-        self.port = 0  # any that is free; from then on always the same
+        self.port = quiet_port()  # nobody else is given it while the worker is down
         self.pid = 0
         self._key = key
         self._process: Process | None = None
@@ -43,7 +45,6 @@ class Worker:
         line = await asyncio.wait_for(stdout.readline(), START_SECONDS)
         if not line:
             raise RuntimeError(f"{self.name} ended with status {await process.wait()}")
-        self.port = int(line)
 
     async def kill(self) -> None:
         """SIGKILL: it has no time to say goodbye.  Harmless for one that is not running."""

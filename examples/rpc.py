@@ -39,7 +39,7 @@ async def worker(number: int) -> roletalk.Peer:
 
 async def main() -> None:
     workers = [await worker(number + 1) for number in range(WORKERS)]
-    async with roletalk.Peer(name="gateway", request_timeout=2.0) as gateway:
+    async with roletalk.Peer(name="gateway", request_timeout=10.0) as gateway:
         for each in workers:
             await gateway.connect(each.listeners[0].url)
         pricing = gateway.destination("pricing")

@@ -24,7 +24,7 @@ def serve(peer: roletalk.Peer) -> None:
         if peer.name == "garage":
             raise roletalk.Reject("the probe is unplugged")
         if peer.name == "attic":
-            await asyncio.sleep(5.0)  # longer than the survey waits
+            await asyncio.sleep(30.0)  # longer than the survey waits
         await asyncio.sleep(TEMPERATURES.get(peer.name, 0) / 500)
         return TEMPERATURES.get(peer.name, 0.0)
 
@@ -39,7 +39,7 @@ async def main() -> None:
         sensors = monitor.destination("sensor")
 
         readings = []
-        async for answer in sensors.survey("temperature", timeout=1.0):
+        async for answer in sensors.survey("temperature", timeout=3.0):
             if isinstance(answer, roletalk.RoletalkError):
                 assert answer.unit is not None
                 why = answer.text if isinstance(answer, roletalk.RemoteError) else answer

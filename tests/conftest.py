@@ -19,7 +19,12 @@ from tests.handlerscene import LOOPS
 from tests.helpers import run
 
 # A slow machine is no failure: no deadline decides.  A failure prints what it takes to repeat it.
-hypothesis.settings.register_profile("suite", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("suite")
 
 

@@ -363,11 +363,12 @@ def test_at_most_4_are_dialled_at_once() -> None:
     async def main() -> None:
         silent = [RawListener() for _ in range(6)]
         try:
-            async with peers("peer", handshake_timeout=0.5) as (peer,):
+            async with peers("peer") as (peer,):
                 peer.destination("r")
                 listener = await peer.listen()
                 async with raw_unit(listener.port) as connection:
                     await eventually(lambda: peer.units)
+                    peer.handshake_timeout = 0.5
                     for index, each in enumerate(silent):
                         connection.send(introduction(each.url, str(index)))
                         connection.send(introduction(each.url, str(index)))  # once is enough
@@ -421,11 +422,12 @@ def test_only_so_many_wait_for_their_turn() -> None:
 def test_an_address_that_failed_is_not_tried_again_at_once() -> None:
     async def main() -> None:
         with RawListener() as silent:
-            async with peers("peer", handshake_timeout=0.5) as (peer,):
+            async with peers("peer") as (peer,):
                 peer.destination("r")
                 listener = await peer.listen()
                 async with raw_unit(listener.port) as connection:
                     await eventually(lambda: peer.units)
+                    peer.handshake_timeout = 0.5
                     connection.send(introduction(silent.url))
                     await eventually(lambda: peer.stats()["handshake_failures"] == 1)
                     await eventually(lambda: not peer._acquaintances._dialling)

@@ -176,7 +176,7 @@ def test_a_delay_delays_and_does_not_slow_down() -> None:
             both.writer.write(sent)
             await eventually(lambda: both.got)
             assert time.monotonic() - started >= 0.2
-            await eventually(lambda: len(both.got) == len(sent), timeout=20)
+            await eventually(lambda: len(both.got) == len(sent))
             assert both.got == sent
             # One after the other the chunks, 122 at the least, would take 24 seconds.
             assert time.monotonic() - started < 20
@@ -195,7 +195,7 @@ def test_a_throttle_holds_the_rate() -> None:
             assert max(both.reads) < 50_000
             both.proxy.up.rate = None
             both.writer.write(pattern(1_000_000))
-            await eventually(lambda: len(both.got) == 1_050_000, timeout=5)
+            await eventually(lambda: len(both.got) == 1_050_000)
 
     run(main())
 

@@ -18,6 +18,7 @@ from roletalk.backoff import BackOff
 from roletalk.testing import Mesh
 from tests.helpers import eventually, peers, run, run_virtually
 from tests.rawclient import RawListener
+from tools.ports import quiet_port
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_peer_that_died_and_came_back_on_its_port(delays: list[str]) -> None:
         async with peers("client") as (client,):
             async with peers("first") as (first,):
                 first.role("r").on_request("e")(lambda ctx: "first")
-                port = (await first.listen()).port
+                port = (await first.listen(port=quiet_port())).port
                 unit = await client.connect(f"ws://127.0.0.1:{port}")
                 destination = client.destination("r")
                 assert (await destination.request("e")).data == "first"
@@ -77,8 +78,8 @@ def test_how_long_a_connection_lived_is_told(monkeypatch: pytest.MonkeyPatch) ->
         async with peers("server", "client") as (server, client):
             await client.connect((await server.listen()).url)
             for tries in range(3):
-                await eventually(lambda: server.units and client.units)
                 connected_at = time.monotonic()
+                await eventually(lambda: server.units and client.units)
                 await server.units[0].close()
                 await eventually(lambda tries=tries: len(lives) > tries)
                 assert 0 <= lives[tries] <= time.monotonic() - connected_at + 1.0

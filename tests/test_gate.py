@@ -33,6 +33,7 @@ from tests import rawclient as raw
 from tests.faketransport import FakeTransport, Recorder, turns
 from tests.helpers import eventually, loop_factory, peers, run
 from tests.test_frame import both_sides, in_loop
+from tools.ports import quiet_port
 
 KEY = "preshared-secret"
 
@@ -51,7 +52,7 @@ def answer_as_legacy(listener: raw.RawListener, unit_id: str) -> None:
 def test_whoever_spoke_rt2_is_not_accepted_with_a_legacy_proof(what: str) -> None:
     async def main() -> None:
         async with peers("server", "client", keys={"k": KEY}) as (server, client):
-            listener = await server.listen()
+            listener = await server.listen(port=quiet_port())
             async with client.connect(listener.url):
                 pass
             port = listener.port if what == "address" else 0

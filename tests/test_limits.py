@@ -225,7 +225,7 @@ def test_what_is_announced_to_a_unit_that_never_reads() -> None:
                     most = max(most, server.stats()["unsent_bytes"])
                     return reason in server.stats()["drops"]
 
-                await eventually(flip, timeout=20)
+                await eventually(flip)
                 await eventually(lambda: not unit.connected)
                 assert most <= 4 * 64 * KIB + 100 * KIB + 60 * KIB
 

@@ -377,10 +377,10 @@ def test_a_stranger_whose_tls_handshake_ends_too_late_is_dropped(too_late: str) 
                 server.handshake_timeout = 0.1
             with ExitStack() as stack:
                 strangers = [stack.enter_context(connect(listener.port)).sock for _ in range(5)]
-                await eventually(lambda: server.stats()["handshakes"] == 5)
                 if too_late == "for its handshake":
                     await eventually(lambda: server.stats()["handshake_failures"] == 5)
                 else:
+                    await eventually(lambda: server.stats()["handshakes"] == 5)
                     await server.close()
                 answers = await asyncio.gather(
                     *(asyncio.to_thread(greet, each, trust) for each in strangers)
@@ -402,10 +402,7 @@ def test_strangers_that_say_nothing_of_tls_are_cut_after_the_handshake_timeout()
             listener = await server.listen(ssl=server_context(trustme.CA()))
             with ExitStack() as stack:
                 silent = [stack.enter_context(connect(listener.port)) for _ in range(5)]
-                await eventually(lambda: server.stats()["handshakes"] == 5)
-                ends = await asyncio.gather(
-                    *(asyncio.to_thread(each.read_raw, timeout=10) for each in silent)
-                )
+                ends = await asyncio.gather(*(asyncio.to_thread(each.read_raw) for each in silent))
             assert ends == [b""] * 5
             await eventually(lambda: not server._lobby._strangers)
             assert server.stats()["handshakes"] == 0

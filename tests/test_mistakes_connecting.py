@@ -214,7 +214,10 @@ def contexts(ca: trustme.CA, name: str = "127.0.0.1") -> tuple[ssl.SSLContext, s
 def test_tls_on_one_side_only(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         server_context, client_context = contexts(trustme.CA())
-        async with peers("server", "client", handshake_timeout=0.5) as (server, client):
+        async with (
+            peers("server", handshake_timeout=0.5) as (server,),
+            peers("client") as (client,),
+        ):
             plain = await server.listen()
             with pytest.raises(roletalk.ConnectError, match="no TLS is spoken there: use ws://"):
                 await client.connect(f"wss://127.0.0.1:{plain.port}", ssl=client_context)

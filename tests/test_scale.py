@@ -42,19 +42,26 @@ async def ratio(few: Batch, many: Batch) -> float:
 
 
 async def python_calls(batch: Batch) -> int:
-    """The Python functions that are called meanwhile: what a loop over all units would add to."""
+    """The Python functions that are called meanwhile: what a loop over all units would add to.
+
+    It is the least of some times: a heartbeat may tick in one of them.
+    """
     calls = 0
 
     def count(frame: Any, event: str, arg: Any) -> None:
         nonlocal calls
         calls += event == "call"
 
-    sys.setprofile(count)
-    try:
-        await batch()
-    finally:
-        sys.setprofile(None)
-    return calls
+    counts = []
+    for _ in range(5):
+        calls = 0
+        sys.setprofile(count)
+        try:
+            await batch()
+        finally:
+            sys.setprofile(None)
+        counts.append(calls)
+    return min(counts)
 
 
 def requests(destination: roletalk.Destination, unit: roletalk.Unit | None = None) -> Batch:
@@ -99,7 +106,7 @@ def test_a_thousand_units() -> None:
             serve(single, "s")
             for start in range(0, MANY_UNITS, 50):
                 await asyncio.gather(*(c.connect(url) for c in crowd[start : start + 50]))
-            await eventually(lambda: len(many.units) == MANY_UNITS, timeout=30)
+            await eventually(lambda: len(many.units) == MANY_UNITS)
             assert len({unit.id for unit in many.units}) == MANY_UNITS
             assert many.stats()["connections"] == MANY_UNITS
 
@@ -125,7 +132,7 @@ def test_a_thousand_units() -> None:
             assert len([answer async for answer in to_many.survey("e")]) == MANY_UNITS
 
             many.role("new")
-            await eventually(lambda: all("new" in c.units[0].roles for c in crowd), timeout=30)
+            await eventually(lambda: all("new" in c.units[0].roles for c in crowd))
 
     run(main(), timeout=120, debug=False)
 

@@ -67,6 +67,8 @@ def test_who_blocks_is_named_while_it_blocks(kind: str, reports: Reports) -> Non
     async def passing(ctx: object, call_next: Any) -> object:
         return await call_next()
 
+    named = {"object": "Culprit object"}.get(kind, "culprit")
+
     async def main() -> None:
         async with pair(request_timeout=60.0) as (server, client):
             role = server.role("r")
@@ -92,19 +94,20 @@ def test_who_blocks_is_named_while_it_blocks(kind: str, reports: Reports) -> Non
                     await destination.writable("e")
             else:
                 await destination.request("e")
-            await eventually(lambda: any("was blocked for" in text for text in reports.texts))
+            await eventually(
+                lambda: any("was blocked for" in text and named in text for text in reports.texts)
+            )
 
     run(main(), timeout=60, debug=False)
-    blocked = [text for text in reports.texts if "event loop " in text and "blocked" in text]
-    named = {"object": "Culprit object"}.get(kind, "culprit")
+    blocked = [
+        text
+        for text in reports.texts
+        if "event loop " in text and "blocked" in text and named in text
+    ]
     what = kind if kind in ("middleware", "callback") else "handler"
     # Once while it lasted, and once by each of the two peers on this loop when it was over.
-    assert any(what in text and named in text and "and is still" in text for text in blocked), (
-        blocked
-    )
-    assert any(what in text and named in text and "was blocked" in text for text in blocked), (
-        blocked
-    )
+    assert any(what in text and "and is still" in text for text in blocked), blocked
+    assert any(what in text and "was blocked" in text for text in blocked), blocked
     assert all("in block" in text or "in wait" in text for text in blocked), blocked
     assert len(blocked) <= 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 
 import pytest
@@ -34,9 +35,10 @@ def test_both_sides_find_a_dead_link_and_it_is_used_again(
     with TwoHosts() as hosts:
         server, client = pair(hosts, 1)
         with server, client:
+            cut_at = time.monotonic()
             cut(hosts)
             gone = [
-                side.wait_for(lambda event: event.get("connections") == 0)["at"]
+                side.wait_for(lambda event: event.get("connections") == 0, after=cut_at)["at"]
                 for side in (server, client)
             ]
             mend(hosts)
@@ -47,7 +49,9 @@ def test_both_sides_find_a_dead_link_and_it_is_used_again(
 
 def test_requests_go_on_over_the_other_link() -> None:
     with TwoHosts(2) as hosts:
-        server, client = pair(hosts, 2, callers=0, every=0.02, timeout=5.0)
+        # So that the other link bears a process that stands still.
+        patient = {"heartbeat_interval": 1.0, "heartbeat_timeout": 5.0}
+        server, client = pair(hosts, 2, callers=0, every=0.02, timeout=30.0, options=patient)
         with server, client:
             hosts.set_link(0, up=False)
             found = client.wait_for(lambda event: event.get("connections") == 1)

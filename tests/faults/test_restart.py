@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trials.faults.processes import Process, quiet_port
+from tools.ports import quiet_port
+from trials.faults.processes import Process
 
 pytestmark = pytest.mark.slow
 

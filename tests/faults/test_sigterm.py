@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from trials.faults.processes import Process, quiet_port
+from tools.ports import quiet_port
+from trials.faults.processes import Process
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,7 +11,8 @@ import pytest
 
 import roletalk
 from tests.helpers import eventually, peers, ready, run
-from trials.faults.processes import Process, quiet_port
+from tools.ports import quiet_port
+from trials.faults.processes import Process
 
 pytestmark = [
     pytest.mark.slow,

@@ -125,6 +125,7 @@ class VictimProcess:
             "heartbeat_interval": 600.0,
             **options,
         }
+        self.handshake_timeout = float(str(settings["handshake_timeout"]))
         arguments = [f"--{name.replace('_', '-')}={given}" for name, given in settings.items()]
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -194,12 +195,26 @@ class VictimProcess:
         return raw.dial(self.hello[peer])
 
     def connect(self, peer: str = "keyed", **changed: Any) -> raw.Connection:
-        """An authenticated connection; `changed` replaces keys of its peer data."""
+        """An authenticated connection; `changed` replaces keys of its peer data.
+
+        It is tried again for as long as the victim's `handshake_timeout` may have been what ended it.
+        """
         data = raw.peer_data(changed.pop("id", None) or fresh_id(), **changed)
+        self.honest.add(data["id"])
+        deadline = time.monotonic() + raw.WAIT
+        while True:
+            began = time.monotonic()
+            try:
+                return self._authenticated(peer, data)
+            except raw.PeerGone:
+                now = time.monotonic()
+                if now - began < self.handshake_timeout or now > deadline:
+                    raise
+
+    def _authenticated(self, peer: str, data: dict[str, Any]) -> raw.Connection:
         key_id = KEY_ID if peer == "keyed" else ""
         connection = self.dial(peer)
         try:
-            self.honest.add(data["id"])
             raw.authenticate(connection, KEYS.get(key_id), key_id, data=data)
         except BaseException:
             connection.drop()

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.slow
 
 CASES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("hostile.json").read_text())
 
-STALL = 3.0  # seconds after which a victim that does not read is left alone
+STALL = 10.0  # seconds after which a victim that does not read is left alone
 
 # An introducer on loopback may have loopback addresses dialled (docs/protocol.md, section 8).
 MAY_BE_DIALLED = {"acquaint-ssrf-loopback-ssh", "acquaint-ssrf-long", "acquaint-flood-1000"}

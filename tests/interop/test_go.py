@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from roletalk import AuthError, Destination, NoUnitsError, Peer, UnitClosedError
+from tools.ports import quiet_port
 
 from .gopeer import Frame, GoError, GoPeer, Relay, eventually
 from .linking import accepted, link, looped
@@ -335,7 +336,7 @@ async def test_we_answer_gos_pings(program: Path) -> None:
 async def test_frozen_go_peer_is_given_up_and_found_again(program: Path) -> None:
     async with (
         await GoPeer.start(program) as go,
-        Peer(heartbeat_interval=0.2, heartbeat_timeout=0.3) as peer,
+        Peer(heartbeat_interval=0.2, heartbeat_timeout=1.5) as peer,
     ):
         unit = await link(peer, go, "python", reconnect=True)
         closed = asyncio.Event()
@@ -354,7 +355,8 @@ async def test_frozen_go_peer_is_given_up_and_found_again(program: Path) -> None
 
 @looped
 async def test_killed_go_peer_comes_back_on_its_port(program: Path) -> None:
-    async with await GoPeer.start(program) as go, Peer() as peer:
+    listen = f"127.0.0.1:{quiet_port()}"
+    async with await GoPeer.start(program, listen=listen) as go, Peer() as peer:
         unit = await link(peer, go, "python", reconnect=True)
         destination = peer.destination("go")
         request = asyncio.ensure_future(destination.request("hang", timeout=None))
@@ -390,7 +392,7 @@ async def test_go_reconnects_after_our_close(program: Path) -> None:
     async with await GoPeer.start(program) as go:
         async with Peer(name="first") as peer:
             peer.role("py").on_request("echo")(lambda ctx: ctx.data)
-            listener = await peer.listen("127.0.0.1", 0)
+            listener = await peer.listen("127.0.0.1", quiet_port())
             port = listener.port
             await go.connect(listener.url, reconnect=True)
             await go.event("unit", unit=peer.id)

@@ -21,8 +21,9 @@ import uvloop
 
 import roletalk
 from roletalk.backoff import BackOff
+from tools.ports import quiet_port
 from trials.faults.namespaces import TwoHosts, why_not
-from trials.faults.processes import ROOT, Process, quiet_port
+from trials.faults.processes import ROOT, Process
 from trials.faults.scenario import Settings
 from trials.figures import Figure, at_most, told
 

@@ -105,11 +105,11 @@ async def silence(load: Load, beat: Beat, *, after: float = 0.0) -> Found:
         elif load == "writes piled up":
             calls += [_task(_write_on(peer.destination("r"))) for peer in (server, client)]
         found.pending = len(calls)
-        await asyncio.wait(lost, timeout=3 * beat.bound)
+        await asyncio.wait(lost, timeout=3 * beat.bound + 60)
         dialling, accepting = (each.result() if each.done() else float("inf") for each in lost)
         found.dialling, found.accepting = dialling - began, accepting - began
         if calls:
-            await asyncio.wait(calls, timeout=1)
+            await asyncio.wait(calls, timeout=30)
         found.failed = [error for call in calls if call.done() and (error := call.exception())]
         never.set()
         for call in calls:

@@ -45,12 +45,14 @@ def _up(hosts: TwoHosts, link: int) -> None:
     hosts.set_link(link, up=True)
 
 
-def pair(hosts: TwoHosts, links: int, **more: Any) -> tuple[Process, Process]:
-    server = Process({"listen": [["0.0.0.0", PORT]], "options": OPTIONS}, within=hosts.within(0))
+def pair(
+    hosts: TwoHosts, links: int, *, options: dict[str, float] = OPTIONS, **more: Any
+) -> tuple[Process, Process]:
+    server = Process({"listen": [["0.0.0.0", PORT]], "options": options}, within=hosts.within(0))
     server.wait_for(lambda event: "listening" in event)
     urls = [f"ws://10.99.{link}.1:{PORT}" for link in range(links)]
     client = Process(
-        {"connect": urls, "callers": CALLERS, "pause": 0.02, "options": OPTIONS, **more},
+        {"connect": urls, "callers": CALLERS, "pause": 0.02, "options": options, **more},
         within=hosts.within(1),
     )
     client.wait_for(lambda event: event.get("well"))

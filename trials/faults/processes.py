@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from tests.rawclient import RawListener
-
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 WAIT: Final = 60.0  # s
 
@@ -113,22 +111,6 @@ class Process:
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 pipe.close()
-
-
-def quiet_port() -> int:
-    """A free port on loopback that the system gives to nobody who dials: it stays free while it is."""
-    try:
-        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()[0])
-    except OSError:
-        first = 32768
-    start = 10_000 + os.getpid() * 7 % 10_000
-    for port in range(start, first):
-        try:
-            with RawListener(port):
-                return port
-        except OSError:
-            continue
-    raise OSError(f"no free port from {start} to {first}")
 
 
 def rss(pid: int | None = None) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from trials.faults.processes import Process, quiet_port
+from tools.ports import quiet_port
+from trials.faults.processes import Process
 from trials.faults.scenario import Settings
 from trials.figures import Figure, at_most, told
 

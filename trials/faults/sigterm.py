@@ -6,7 +6,8 @@ import signal
 import time
 from typing import Final
 
-from trials.faults.processes import Process, quiet_port
+from tools.ports import quiet_port
+from trials.faults.processes import Process
 from trials.faults.scenario import Settings
 from trials.figures import Figure, at_most, told
 

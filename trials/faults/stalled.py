@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import roletalk
 from tests import rawclient as raw
-from trials.faults.processes import Process, quiet_port, rss
+from tools.ports import quiet_port
+from trials.faults.processes import Process, rss
 from trials.faults.scenario import Settings
 from trials.figures import Figure, at_most, told
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import trustme
 
 from roletalk import generate_key
+from tools.ports import quiet_port
 
 START: Final = 60.0  # s
 ANSWER: Final = 120.0  # s
@@ -115,11 +116,6 @@ class NodeProcess:
         config = {"peers": self._peers, "interval": self.interval, "rate": self.rate}
         self._write(config)
         self.urls = await asyncio.wait_for(self._ready, START)
-        for peer in self._peers:
-            # Where it is started again it listens on the same port.
-            peer["port"] = (
-                0 if peer.get("path") else int(self.urls[peer["name"]].rpartition(":")[2])
-            )
 
     async def call(self, do: str, **fields: Any) -> Any:
         """Run a command.  Raises `NodeDied`, and `RuntimeError` with what went wrong there."""
@@ -228,7 +224,7 @@ class Mesh:
             name: NodeProcess(
                 name,
                 [
-                    {"name": peer, "keys": self.keys, "port": 0} | special.get(peer, {})
+                    {"name": peer, "keys": self.keys, "port": quiet_port()} | special.get(peer, {})
                     for peer in peers
                 ],
                 told,
