@@ -82,7 +82,7 @@ cdef class Stream:
         UnitStreams shared             # None once it counts no more
         StreamState state
         str error_text                 # why it failed
-        bint is_told                   # somebody was
+        bint is_told                   # its handler was
         uint64_t number                # our channel
         uint64_t remote                # the other end's channel
         bint is_queued                 # in Channels._ready

@@ -297,7 +297,9 @@ cdef class Stream:
         return 0
 
     cdef object failure(self):
-        self.is_told = True
+        # Who else may be told of it is none of the handler's concern.
+        if self.task is not None and asyncio.current_task(self.peer.loop) is self.task:
+            self.is_told = True
         error = StreamError(self.error_text, hint=self.described())
         error.unit = self.unit
         if self.reply is not None:

@@ -187,6 +187,26 @@ def test_what_both_ends_learn(name: str, opener: Opener) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("opener", OPENERS)
+def test_a_handler_is_cancelled_although_another_task_was_told_before(opener: Opener) -> None:
+    async def main() -> None:
+        async with scene(opener) as it:
+            cut(it.client)
+            # In the turn in which it fails: the handler has not been cancelled yet.
+            while not it.handled.closed:
+                await asyncio.sleep(0)
+            with pytest.raises(roletalk.StreamError):
+                if it.handled is it.reader:
+                    await read_all(it.reader, [])
+                else:
+                    await it.writer.write(b"more")
+            assert it.handler_end is None
+            await asyncio.wait([it.handler], timeout=BOUND)
+            assert isinstance(it.handler_end, asyncio.CancelledError)
+
+    run(main())
+
+
 # -- the end and a failure are told apart
 
 
