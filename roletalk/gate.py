@@ -25,6 +25,7 @@ from picows import (
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # compiled, not in its stub
 
 from ._frame import Connection, ConnectionState
+from ._peer import clock
 from ._session import Link
 from ._text import printable
 from ._wire import CloseCode
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 STRANGER_BYTES: Final = (2 * 64 + 16) * 1024
 UPGRADE_BYTES: Final = 16 * 1024  # of an HTTP request or response; picows refuses what is longer
 PICOWS_LINES: Final = 1000  # of its log in a minute
+STOOD_STILL: Final = 0.25  # s that a timer is late by when the loop, or the machine, did
 HEADERS_END: Final = b"\r\n\r\n"
 # How a TLS handshake or alert begins, and no HTTP (RFC 8446, 5.1).
 TLS_RECORDS: Final = (b"\x16\x03", b"\x15\x03")
@@ -312,7 +314,7 @@ class Admission:
         )
         self.result: asyncio.Future[Unit] = peer.loop.create_future()
         limit = peer.handshake_timeout
-        self._timer = None if limit is None else peer.loop.call_later(limit, self._out_of_time)
+        self._timer = None if limit is None else self._end_in(limit, due=clock() + limit)
         peer._lobby.enter(self, stranger=dialer is None)
         if host is not None:
             peer._lobby.let_in(self, host)
@@ -508,7 +510,15 @@ class Admission:
             if itself and self.dialer is not None:
                 self.dialer.stop(error)
 
-    def _out_of_time(self) -> None:
+    def _end_in(self, seconds: float, *, due: float) -> asyncio.TimerHandle:
+        return self._peer.loop.call_later(seconds, self._out_of_time, seconds, due)
+
+    def _out_of_time(self, limit: float, due: float) -> None:
+        late = clock() - due
+        if late > STOOD_STILL:
+            # The remote may have stood still with us: it gets that time on top, once.
+            self._timer = self._end_in(min(late, limit), due=float("inf"))
+            return
         self.fail(
             ConnectError(
                 self.about(f"not done after {self._peer.handshake_timeout:g} s"),

@@ -222,6 +222,47 @@ def test_a_blocked_loop_costs_no_connection() -> None:
     run(main())
 
 
+def stand_still(seconds: float) -> None:
+    """Have that much of virtual time pass while nothing runs."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop._jumping.at += seconds
+    set_clock(loop.time())
+
+
+@pytest.mark.parametrize("tenths", range(0, 16, 2))
+def test_a_machine_that_stood_still_costs_no_handshake(tenths: int) -> None:
+    async def main() -> None:
+        async with Mesh() as mesh:
+            a, b = mesh.peer(), mesh.peer()
+            mesh.delay(a, b, 0.3)
+            connecting = asyncio.create_task(mesh.connect(a, b))
+            await asyncio.sleep(tenths / 10)
+            assert not connecting.done()
+            stand_still(30)
+            await connecting
+
+    run_virtually(main())
+
+
+def test_a_handshake_that_goes_on_standing_still_is_over_in_time() -> None:
+    async def main() -> None:
+        async with Mesh() as mesh:
+            a, b = mesh.peer(), mesh.peer()
+            await b.listen()
+            mesh.partition(a, b)
+            connecting = asyncio.create_task(mesh.connect(a, b))
+            await asyncio.sleep(1)
+            stand_still(30)
+            # That time is on top, but no more than the limit once more.
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(roletalk.ConnectError, match="not done after 5 s"):
+                await connecting
+            assert asyncio.get_running_loop().time() - began == pytest.approx(5)
+
+    run_virtually(main())
+
+
 def test_a_machine_that_stood_still_costs_no_connection() -> None:
     # Nothing was sent meanwhile either: both peers live on it.
     async def main() -> None:
@@ -230,13 +271,10 @@ def test_a_machine_that_stood_still_costs_no_connection() -> None:
             b = mesh.peer(heartbeat_interval=None)
             await mesh.connect(a, b, reconnect=False)
             mesh.delay(a, b, 0.3)
-            loop = asyncio.get_running_loop()
-            assert isinstance(loop, VirtualTimeLoop)
             for tenths in range(1, 30):
                 # A ping is out, or its answer, or neither.
                 await asyncio.sleep(tenths / 10)
-                loop._jumping.at += 30
-                set_clock(loop.time())
+                stand_still(30)
             await asyncio.sleep(5)
             assert a.units
             mesh.drop(a, b)

@@ -195,11 +195,9 @@ def test_a_handler_is_cancelled_although_another_task_was_told_before(opener: Op
             # In the turn in which it fails: the handler has not been cancelled yet.
             while not it.handled.closed:
                 await asyncio.sleep(0)
+            operation = read_all(it.reader, []) if opener == "writes" else it.writer.write(b"more")
             with pytest.raises(roletalk.StreamError):
-                if it.handled is it.reader:
-                    await read_all(it.reader, [])
-                else:
-                    await it.writer.write(b"more")
+                await operation
             assert it.handler_end is None
             await asyncio.wait([it.handler], timeout=BOUND)
             assert isinstance(it.handler_end, asyncio.CancelledError)
