@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import struct
+from collections import OrderedDict
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -65,12 +66,13 @@ class _Rt2Memory:
     """
 
     def __init__(self) -> None:
-        self._spoke: dict[tuple[str, str], None] = {}
+        # A plain dict takes the longer to find its oldest key, the more of them it has forgotten.
+        self._spoke: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def add(self, who: tuple[str, str]) -> None:
         self._spoke.setdefault(who)
         if len(self._spoke) > MAX_RT2_MEMORY:
-            del self._spoke[next(iter(self._spoke))]
+            self._spoke.popitem(last=False)
 
     def clear(self) -> None:
         self._spoke.clear()
