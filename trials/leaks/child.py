@@ -7,6 +7,7 @@ is told from the second half: the first one fills what stays for good.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import json
 import os
@@ -15,7 +16,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import linear_regression
-from typing import Final
+from typing import ClassVar, Final
 
 from roletalk._debug import is_debug_build, live_objects
 
@@ -26,7 +27,7 @@ ROUNDS: Final = 20
 
 @dataclass(frozen=True)
 class Footprint:
-    """What the process holds.  blocks: of Python's allocator.  memory: resident, in bytes.
+    """What the process holds.  blocks: of Python's allocator.  memory: `memory_in_use`, in bytes.
 
     references: of all objects together; 0 but on a Python that counts them (--with-pydebug).
     """
@@ -57,20 +58,49 @@ class Left:
     debug: bool
 
 
+class _MallInfo(ctypes.Structure):
+    """`struct mallinfo2` of glibc."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+_mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+if _mallinfo2 is not None:
+    _mallinfo2.restype = _MallInfo
+
+
+def memory_in_use() -> int:
+    """Bytes that malloc has handed out; resident ones where it does not say.
+
+    Of those an unknown part is free: the heap's pieces between what is in use, some megabytes more
+    or less of them each time.  Small objects of Python are in neither: they are `blocks`.
+    """
+    if _mallinfo2 is None:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    info = _mallinfo2()
+    return int(info.uordblks + info.hblkhd)
+
+
 async def settled() -> Footprint:
     """The footprint, when what has just ended is gone."""
     for _ in range(4):
         await asyncio.sleep(0.01)
         gc.collect()
     references = getattr(sys, "gettotalrefcount", int)()
-    memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return Footprint(
         files=len(os.listdir("/proc/self/fd")),
         tasks=len(asyncio.all_tasks()),
         objects=len(gc.get_objects()),
         blocks=sys.getallocatedblocks(),
         references=references,
-        memory=memory,
+        memory=memory_in_use(),
     )
 
 
