@@ -1,10 +1,12 @@
 import asyncio
 import enum
-from typing import Any
+from typing import Any, Final
 
 from typing_extensions import disjoint_base
 
 from ._inbound import FrameLimits, Inbound
+
+STOOD_STILL: Final[float]
 
 class ConnectionState(enum.IntFlag):
     CONNECTING = 0

@@ -41,7 +41,7 @@ cdef enum:
 
 cdef const char* PROBE = b"heard"      # what a ping carries that is no heartbeat's
 cdef double UNASKED_PONG = 0.75        # s between them, at the least; a JS peer gives up after 2
-cdef double STOOD_STILL = 0.25         # s that a timer is late by when the loop, or the machine, did
+STOOD_STILL = 0.25                     # s that a timer is late by when the loop, or the machine, did
 
 
 cdef bint _is_sendable_close_code(int code) noexcept:

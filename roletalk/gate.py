@@ -25,7 +25,7 @@ from picows import (
 )
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # compiled, not in its stub
 
-from ._frame import Connection, ConnectionState
+from ._frame import STOOD_STILL, Connection, ConnectionState
 from ._peer import clock
 from ._session import Link
 from ._text import printable
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 STRANGER_BYTES: Final = (2 * 64 + 16) * 1024
 UPGRADE_BYTES: Final = 16 * 1024  # of an HTTP request or response; picows refuses what is longer
 PICOWS_LINES: Final = 1000  # of its log in a minute
-STOOD_STILL: Final = 0.25  # s that a timer is late by when the loop, or the machine, did
 HEADERS_END: Final = b"\r\n\r\n"
 # How a TLS handshake or alert begins, and no HTTP (RFC 8446, 5.1).
 TLS_RECORDS: Final = (b"\x16\x03", b"\x15\x03")

@@ -78,8 +78,8 @@ if _mallinfo2 is not None:
 def memory_in_use() -> int:
     """Bytes that malloc has handed out; resident ones where it does not say.
 
-    Of those an unknown part is free: the heap's pieces between what is in use, some megabytes more
-    or less of them each time.  Small objects of Python are in neither: they are `blocks`.
+    An unknown part of what is resident is free: the heap's pieces between what is in use, some
+    megabytes more or less of them each time.  Small objects of Python are in neither: they are `blocks`.
     """
     if _mallinfo2 is None:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
